@@ -1,0 +1,24 @@
+"""The database of one project: its tables, and the only code that reads and writes them."""
+
+from __future__ import annotations
+
+from .core import Store
+from .opening import StoreDamaged
+from .rows import BatchRow, CommandRow, FindingRow, RoundRow, StoryRow, TaskRow, Totals
+from .schema import FindingStatus, TechSpec
+from .writes import Tx
+
+__all__ = [
+    "BatchRow",
+    "CommandRow",
+    "FindingRow",
+    "FindingStatus",
+    "RoundRow",
+    "Store",
+    "StoreDamaged",
+    "StoryRow",
+    "TaskRow",
+    "TechSpec",
+    "Totals",
+    "Tx",
+]

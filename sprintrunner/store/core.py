@@ -1,0 +1,133 @@
+"""The store: opens the database, hands out transactions, and wakes those who follow the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ..errors import StoreError
+from . import connections, opening, schema
+from .failures import translate, translated
+from .reads import Reads
+from .writes import Tx
+
+log = logging.getLogger(__name__)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+class Store(Reads):
+    """One project's database; safe to use from all threads, and after a fork."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._present = connections.Connections(path)
+        self._file = _identity(path)
+        self._writing: int | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open ``path``, create or migrate it; StoreRefused says what is wrong and leaves it untouched."""
+        path = Path(path).absolute()
+        opening.prepare(path)
+        return cls(path)
+
+    def close(self) -> None:
+        """Close the connections of this process. The store opens new ones when it is used again."""
+        self._connections().close()
+
+    @staticmethod
+    def now() -> int:
+        """Milliseconds since the epoch, UTC."""
+        return schema.now()
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, in the writing thread, after each commit that appended an event."""
+        self._listeners = (*self._listeners, wake)
+
+    def _connections(self) -> connections.Connections:
+        if self._present.pid != os.getpid():
+            self._present = connections.of_this_process(self.path, self._present)
+            self._writing = None
+        return self._present
+
+    def _check_file(self) -> None:
+        """A deleted file can still be written, into nowhere: nothing of that may be called recorded."""
+        with suppress(OSError):
+            if _identity(self.path) == self._file:
+                return
+        raise StoreError(f"{self.path} was deleted or replaced while in use; restart Sprint Runner.")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        self._check_file()
+        with translated(), self._connections().reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tx]:
+        """Write: all that happens inside is kept, or nothing of it.
+
+        Raises StoreError (a sentence) when the database does not take it, Conflict for a second running
+        batch. Waits for other writers: threads as long as it takes, processes 5 s.
+        """
+        if self._writing == threading.get_ident():
+            raise StoreError("transactions do not nest; use the one that is open")
+        present = self._connections()
+        with present.lock:
+            self._writing = threading.get_ident()
+            try:
+                self._check_file()
+                with self._begun(present.writer) as tx:
+                    yield tx
+            finally:
+                self._writing = None
+        if tx.appended:
+            self._wake()
+
+    @contextmanager
+    def _begun(self, engine: sa.Engine) -> Iterator[Tx]:
+        try:
+            connection = engine.connect()
+            with connection:
+                try:
+                    connection.begin()
+                    tx = Tx(connection)
+                    yield tx
+                    self._finish(connection, tx)
+                except exc.OperationalError:
+                    # Full, locked or read-only: the next transaction starts with a fresh connection.
+                    connection.invalidate()
+                    raise
+                except StoreError as error:
+                    if isinstance(error.__cause__, exc.OperationalError):
+                        connection.invalidate()
+                    raise
+        except exc.SQLAlchemyError as error:
+            raise translate(error) from error
+
+    @staticmethod
+    def _finish(connection: sa.Connection, tx: Tx) -> None:
+        """Commit, unless a statement failed and the caller went on as if it had not."""
+        if tx.failure is not None:
+            raise StoreError(f"nothing was recorded: {tx.failure}") from tx.failure
+        connection.commit()
+
+    def _wake(self) -> None:
+        for wake in self._listeners:
+            try:
+                wake()
+            except Exception:
+                # What is committed stays committed; a listener's trouble is its own.
+                log.exception("a listener of the event log failed")

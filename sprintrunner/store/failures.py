@@ -1,0 +1,66 @@
+"""What the database complains of, in sentences a person can act on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import exc
+
+from ..errors import Conflict, StoreError
+
+BATCH_RUNNING = "A batch is already running for this project"
+
+#: By the first part of SQLite's own name of the error.
+_SENTENCES = {
+    "SQLITE_BUSY": "The database is locked by another program; nothing was recorded. End that program.",
+    "SQLITE_LOCKED": "The database is locked by another program; nothing was recorded. End that program.",
+    "SQLITE_FULL": "The disk is full: the database did not accept the record. Make room.",
+    "SQLITE_IOERR": "The database file could not be written (disk full or failing); nothing was recorded.",
+    "SQLITE_READONLY": "The database file is read-only; nothing was recorded. Make it writable.",
+    "SQLITE_PERM": "The database file may not be written by this user; nothing was recorded.",
+    "SQLITE_CANTOPEN": "The database file cannot be opened; check that its folder exists and is writable.",
+    "SQLITE_CORRUPT": "The database file is damaged; stop Sprint Runner and restore a backup.",
+    "SQLITE_NOTADB": "The database file is not a database any more; stop Sprint Runner, restore a backup.",
+    "SQLITE_TOOBIG": "A value was too large for the database; nothing was recorded.",
+}
+
+
+def code_of(error: BaseException | None) -> str:
+    """SQLite's name of an error such as ``SQLITE_FULL``; empty for others."""
+    return str(getattr(error, "sqlite_errorname", "") or "")
+
+
+def sentence_of(error: BaseException | None) -> str:
+    """What went wrong, for a person."""
+    code = code_of(error)
+    family = "_".join(code.split("_")[:2])
+    return _SENTENCES.get(family) or f"The database refused: {error}."
+
+
+def _refusal(error: exc.IntegrityError) -> StoreError | Conflict:
+    told = str(error.orig)
+    if "batches.status" in told or "one_running_batch" in told:
+        return Conflict(BATCH_RUNNING)
+    return StoreError(f"The database refused the record: {told}.")
+
+
+def translate(error: exc.SQLAlchemyError | sqlite3.Error) -> StoreError | Conflict:
+    """The error of ours for one of the database or its driver."""
+    if isinstance(error, exc.IntegrityError):
+        return _refusal(error)
+    if isinstance(error, exc.DBAPIError):
+        return StoreError(sentence_of(error.orig))
+    if isinstance(error, exc.TimeoutError):
+        return StoreError("The database is too busy; try again.")
+    return StoreError(sentence_of(error))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Let only errors of ours out."""
+    try:
+        yield
+    except (exc.SQLAlchemyError, sqlite3.Error) as error:
+        raise translate(error) from error
