@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import NotFound
-from .sprint import BatchStatus, Command, StoryStatus
+from .sprint import BatchStatus, Command, CommandStatus, StoryStatus
 from .terminal import count, dollars, duration, printable
 
 if TYPE_CHECKING:
-    from .store import BatchRow, CommandRow, FindingRow, Store, StoryRow
+    from .store import BatchRow, CommandRow, FindingRow, Store, StoryRow, Totals
 
 #: How a batch ended, in words.
 ENDINGS: Mapping[str, str] = {
@@ -52,10 +52,12 @@ class StoryReport:
     title: str
     status: str
     reason: str
+    acknowledged: bool
     commit: str | None
     verdicts: tuple[Verdict, ...]
     findings_open: int
     findings_fixed: int
+    evidence: Any
     commands: int
     seconds: float
     cost_usd: float | None
@@ -93,16 +95,14 @@ def build(store: Store, batch_id: int | None = None) -> Report:
     if batch is None:
         raise NotFound("No batch has run in this project yet." if batch_id is None else _absent(batch_id))
     stories = _stories(store, batch.id)
-    return _of_batch(batch, store.commands(batch.id), stories, store.now())
+    return _of_batch(batch, store.batch_totals(batch.id), stories)
 
 
 def _absent(batch_id: int) -> str:
     return f"There is no batch {batch_id} in this project."
 
 
-def _of_batch(
-    batch: BatchRow, commands: Sequence[CommandRow], stories: tuple[StoryReport, ...], now: int
-) -> Report:
+def _of_batch(batch: BatchRow, totals: Totals, stories: tuple[StoryReport, ...]) -> Report:
     return Report(
         batch_id=batch.id,
         status=str(batch.status),
@@ -110,12 +110,12 @@ def _of_batch(
         reason=batch.reason or "",
         started_at=batch.started_at,
         ended_at=batch.ended_at,
-        seconds=((batch.ended_at or now) - batch.started_at) / 1000,
+        seconds=totals.seconds,
         cycles_completed=batch.cycles_completed,
         max_cycles=batch.max_cycles,
-        commands=len(commands),
-        cost_usd=_cost(commands),
-        tokens=_tokens(commands),
+        commands=totals.commands,
+        cost_usd=totals.cost_usd,
+        tokens=Tokens(totals.tokens_in, totals.tokens_out, totals.tokens_cache),
         stories=stories,
         commits=tuple(dict.fromkeys(story.commit for story in stories if story.commit)),
         needs_you=tuple(_needs_you(batch, stories)),
@@ -150,10 +150,12 @@ def _of_story(
         title=row.title or "",
         status=str(row.status),
         reason=row.reason or "",
+        acknowledged=row.acknowledged,
         commit=row.commit_sha,
         verdicts=tuple(_verdicts(command for command, _ in shares)),
         findings_open=still_open,
         findings_fixed=len(findings) - still_open,
+        evidence=row.evidence,
         commands=len(shares),
         seconds=sum(_seconds(command) for command, _ in shares),
         cost_usd=_shared_cost(shares),
@@ -164,25 +166,19 @@ def _of_story(
 def _verdicts(commands: Iterable[CommandRow]) -> Iterable[Verdict]:
     for command in commands:
         if command.command == Command.CODE_REVIEW and command.ended_at is not None:
-            yield Verdict(command.attempt, _severity(command.verdict), str(command.status))
+            yield Verdict(command.attempt, _severity(command), str(command.status))
 
 
-def _severity(verdict: object) -> str | None:
-    if not isinstance(verdict, Mapping):
-        return None
-    found = verdict.get("severity") or verdict.get("highest_severity")
-    return str(found) if found else None
+def _severity(command: CommandRow) -> str | None:
+    # What a review that was not valid claims is no verdict.
+    valid = command.status == CommandStatus.SUCCEEDED and isinstance(command.verdict, Mapping)
+    return str(command.verdict.get("highest_severity")) if valid else None
 
 
 def _seconds(command: CommandRow) -> float:
     if command.ended_at is None or command.started_at is None:
         return 0.0
     return max(0, command.ended_at - command.started_at) / 1000
-
-
-def _cost(commands: Iterable[CommandRow]) -> float | None:
-    known = [command.cost_usd for command in commands if command.cost_usd is not None]
-    return sum(known) if known else None
 
 
 def _shared_cost(shares: Iterable[tuple[CommandRow, int]]) -> float | None:
@@ -202,7 +198,7 @@ def _tokens(commands: Iterable[CommandRow]) -> Tokens:
 def _needs_you(batch: BatchRow, stories: Iterable[StoryReport]) -> Iterable[str]:
     """One sentence for each thing that only a person can settle."""
     for story in stories:
-        if story.status == StoryStatus.BLOCKED:
+        if story.status == StoryStatus.BLOCKED and not story.acknowledged:
             yield f"{story.key} is blocked: {story.reason or 'no reason was recorded'}"
     if batch.status == BatchStatus.INTERRUPTED:
         yield "The batch was interrupted; continue it on the dashboard or with serve --resume."

@@ -32,16 +32,11 @@ class _Place:
         return project.find_root(self.start)
 
 
-class _Size(click.ParamType[Any]):
-    """``N`` or ``all``."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Return the number of cycles, or the word as it is."""
-        if value in ("all", "default"):
-            return str(value)
-        return int(click.IntRange(1, 998).convert(value, param, ctx))
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str:
+    """``N``, ``all``, or nothing: then the setting decides."""
+    if value in (None, "all"):
+        return value or "default"
+    return int(click.IntRange(1, 998).convert(value, param, ctx))
 
 
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -87,7 +82,7 @@ def serve(place: _Place, host: str, port: int | None, new_token: bool, resume: b
 
 
 @cli.command()
-@click.argument("size", type=_Size(), default="default", metavar="[N|all]")
+@click.argument("size", required=False, callback=_size, metavar="[N|all]")
 @click.option("--story", "keys", multiple=True, metavar="KEY", help="Only this story; may be repeated.")
 @click.option("--agent", metavar="NAME", help="The agent to use instead of the one in the settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON event a line.")
@@ -157,7 +152,7 @@ def doctor(place: _Place, as_json: bool) -> int:
     help="Pace of the rehearsal agent: 2 takes twice as long, 0 is instant.",
 )
 def demo(port: int, speed: float) -> int:
-    """Serve a sample project in a temporary folder and run a whole batch in it."""
+    """Run a whole sample sprint live, in a temporary folder."""
     from .. import demo as demonstration
 
     return demonstration.run(port, speed)
