@@ -1,0 +1,111 @@
+"""Secrets are taken out of text, ordinary text stays, and big text is fast."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from sprintrunner.redact import MARK, redact, secret_values
+
+# Put together here, so that no scanner takes this file for a leak.
+_BODY = "Ab1" * 16
+SECRETS = [
+    "sk-" + "ant-api03-" + _BODY,
+    "sk-" + "proj-" + _BODY,
+    "sk-" + _BODY,
+    "gh" + "p_" + _BODY[:36],
+    "github_" + "pat_" + _BODY,
+    "glpat-" + _BODY[:20],
+    "AKIA" + "ABCDEFGHIJKLMNOP",
+    "xox" + "b-1234567890-" + _BODY,
+    "AIza" + _BODY[:35],
+    "ya29." + _BODY,
+    "eyJ" + _BODY + ".eyJ" + _BODY + "." + _BODY,
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8])
+def test_known_token_shapes_are_replaced_wherever_they_stand(secret: str) -> None:
+    for text in (secret, f"key={secret}, next", json.dumps({"out": f"x {secret}\n"}), f"`{secret}`"):
+        assert secret not in redact(text)
+        assert MARK in redact(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Authorization: Bearer abcdefghijkl123", f"Authorization: Bearer {MARK}"),
+        ("-H 'x-api-key: abcdefgh12345'", f"-H 'x-api-key: {MARK}'"),
+        ("git clone https://me:hunter2@example.org/r.git", f"git clone https://me:{MARK}@example.org/r.git"),
+        ("postgres://:p%40ss@db:5432/x", f"postgres://:{MARK}@db:5432/x"),
+        ("DB_PASSWORD=correcthorse\nA=1", f"DB_PASSWORD={MARK}\nA=1"),
+        ("aws_secret_access_key = " + "a/b+" * 10, f"aws_secret_access_key = {MARK}"),
+    ],
+)
+def test_secrets_in_their_surroundings_leave_the_rest_readable(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+@pytest.mark.parametrize("newline", ["\n", "\\n"])
+def test_a_private_key_goes_as_a_whole_and_one_cut_off_as_far_as_it_reaches(newline: str) -> None:
+    begin, end = "-----BEGIN RSA " + "PRIVATE KEY-----", "-----END RSA " + "PRIVATE KEY-----"
+    body = newline.join(["MIIabc/+" * 8] * 3)
+    assert redact(f"a {begin}{newline}{body}{newline}{end} b") == f"a {MARK} b"
+    cut = redact(f"a {begin}{newline}{body}")
+    assert "MII" not in cut
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task-123 sk-learn ask-me-anything-about-it",
+        "see https://example.org:8080/path@v2 and a@b.org",
+        "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----",
+        "MAX_TOKENS=4096 and token = load()",
+        "Basic facts. The bearer of news.",
+        "sha256:" + "0a" * 32,
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_values_of_secret_variables_are_found_by_name_and_replaced_also_when_escaped() -> None:
+    env = {
+        "GITHUB_TOKEN": 'to"ken\\value',
+        "MY_API_KEY": "0123456789ab",
+        "PATH": "/usr/bin:/bin",
+        "SSH_AUTH_SOCK": "/run/agent.sock",
+        "MAX_THINKING_TOKENS": "31999999",
+        "USE_TOKEN": "true",
+        "SHORT_SECRET": "abc",
+    }
+    values = secret_values(env)
+    assert set(values) == {'to"ken\\value', "0123456789ab"}
+    text = redact(json.dumps({"a": env["GITHUB_TOKEN"]}) + env["MY_API_KEY"], values)
+    assert text == json.dumps({"a": MARK}) + MARK
+
+
+def test_a_value_inside_a_longer_one_does_not_leave_a_rest() -> None:
+    assert redact("x longsecretvalue y", ["longsecret", "longsecretvalue"]) == f"x {MARK} y"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "ordinary words of a transcript, 1 + 1 = 2\n",
+        "sk-",
+        "://a",
+        "A_TOKEN",
+        "eyJa",
+        "-----BEGIN PRIVATE KEY-----",
+        "A",
+    ],
+)
+def test_a_megabyte_takes_a_moment_whatever_it_holds(unit: str) -> None:
+    text = unit * (1_000_000 // len(unit))
+    begun = time.perf_counter()
+    redact(text, ["some-secret-value"])
+    assert time.perf_counter() - begun < 3
