@@ -7,11 +7,9 @@ would double the time to start.
 
 from __future__ import annotations
 
-import errno
 import marshal
 import os
 import select
-import sys
 import time
 
 TYPE_CHECKING = False
@@ -20,27 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 else:
-    try:
-        import _signal as signal
-    except ImportError:
-        import signal
+    import _signal as signal
 
 #: Variable that marks every process of one run.
 MARKER = "SPRINTRUNNER_RUN_ID"
-#: Bytes on the lifeline, server to shim. Its end of file means that the server died.
+#: Bytes on the lifeline, server to shim; after GO any byte means STOP, and the end that the server died.
 GO, STOP = b"g", b"s"
 #: Bytes on the wake pipe, shim to server: there is new output; the verdict follows up to the end of file.
 WAKE, VERDICT = b"o", b"x"
 
 CHUNK = 1 << 16
-OUT_KEEP = 1 << 20
-ERR_KEEP = 1 << 16
+OUT_KEEP, ERR_KEEP = 1 << 20, 1 << 16
 #: Seconds that output may still come once the agent has ended (a stranger may hold its stdout).
 DRAIN = 2.0
 #: Seconds after the first SIGKILL until whoever is left is reported as a survivor.
 SWEEP = 2.0
 #: Seconds between two looks at the process table while killing.
 ROUND = 0.02
+NEVER = float("inf")
 PR_SET_CHILD_SUBREAPER = 36
 #: Ignored or handled here, or by Python itself; the agent must start with the defaults.
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -89,14 +84,6 @@ def marked(run_id: str) -> list[int]:
     return [pid for pid in all_pids() if needle in b"\0" + read_proc(pid, "environ") + b"\0"]
 
 
-def group_of(pid: int) -> int:
-    """Return the process group; 0 when the process is gone."""
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0
-
-
 def send(pids: Iterable[int], number: int) -> None:
     """Send a signal to each process; those that are gone or not ours are passed over."""
     for pid in pids:
@@ -118,18 +105,17 @@ def become_subreaper() -> None:
 
 def quoted(value: object) -> str:
     """Return one verdict value as JSON."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
     if not isinstance(value, str):
-        return str(value)
+        return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
     text = value.encode("utf-8", "replace").decode()
     return '"' + "".join(f"\\u{ord(c):04x}" if c < " " or c in '"\\' else c for c in text) + '"'
 
 
-def sentence(error: OSError, program: str) -> str:
-    """Return what went wrong, with the file it is about."""
-    about = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else program
-    return f"{about}: {os.strerror(error.errno)}" if error.errno else f"{about}: {error}"
+def sentence(error: Exception, program: str) -> str:
+    """Return what went wrong, and with which file."""
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}"
+    return f"{error.filename or program}: {error.strerror or error}"
 
 
 class Keeper:
@@ -146,11 +132,12 @@ class Keeper:
     def add(self, data: bytes) -> None:
         """Append while there is room; keep the newest bytes in memory after that."""
         written = self.append(data[: self.room])
-        self.room -= written
+        self.room = self.room - written if written == len(data) else 0
         if written < len(data):
-            self.room = 0
             self.tail += data[written:]
-            self.trim(2 * self.keep)
+            # Seldom and much at a time: each cut moves what is kept.
+            if len(self.tail) > 2 * self.keep:
+                self.forget(len(self.tail) - self.keep)
 
     def append(self, data: bytes) -> int:
         """Return how many bytes the disk took; a full one must not stop the agent or its supervision."""
@@ -162,29 +149,21 @@ class Keeper:
             pass
         return done
 
-    def trim(self, most: int) -> None:
-        """Forget the oldest bytes of the tail when it is longer than ``most``."""
-        if len(self.tail) > most:
-            surplus = len(self.tail) - self.keep
-            del self.tail[:surplus]
-            self.dropped += surplus
+    def forget(self, count: int) -> None:
+        """Drop the oldest bytes of the tail."""
+        del self.tail[:count]
+        self.dropped += count
 
     def close(self) -> None:
         """Write the tail, with a line that says what is missing before it."""
-        self.trim(self.keep)
+        self.forget(max(0, len(self.tail) - self.keep))
         if self.dropped:
-            self.skip_partial_line()
+            # The tail begins with a whole line where it holds one.
+            self.forget(self.tail.find(b"\n", 0, -1) + 1)
             note = f"\n[sprintrunner: {self.dropped} bytes of output left out here]\n"
             self.append(note.encode())
-        if self.append(bytes(self.tail)) < len(self.tail):
-            self.dropped += len(self.tail)
+        self.dropped += len(self.tail) - self.append(bytes(self.tail))
         os.close(self.fd)
-
-    def skip_partial_line(self) -> None:
-        """Begin the tail with a whole line where it holds one."""
-        end = self.tail.find(b"\n", 0, -1) + 1
-        del self.tail[:end]
-        self.dropped += end
 
 
 class Shim:
@@ -192,31 +171,27 @@ class Shim:
 
     def __init__(self, told: Mapping[str, Any]) -> None:
         self.told = told
-        self.lifeline: int = told["lifeline"]
-        self.wake: int = told["wake"]
-        self.agent = 0
+        self.lifeline, self.wake = told["lifeline"], told["wake"]
+        self.agent = self.survivors = 0
         self.status: int | None = None
         self.reason = ""
         self.error: str | None = None
-        self.deadline: float | None = None
-        self.survivors = 0
+        self.deadline = NEVER
         self.keepers: list[Keeper] = []
         self.readers: dict[int, Keeper] = {}
         self.poll = select.poll()
         self.started_at = self.started = 0.0
-        self.hold_descriptors()
-        self.listen_to_signals()
-        become_subreaper()
-
-    def hold_descriptors(self) -> None:
-        """Keep both pipes out of the agent: with a copy of them nobody would ever see the other end go."""
+        # The agent must not hold a copy: then nobody would ever see the other end of the pipe go.
         for fd in (self.lifeline, self.wake):
             os.set_inheritable(fd, False)
         os.set_blocking(self.wake, False)
         self.poll.register(self.lifeline, select.POLLIN)
+        self.listen_to_signals()
+        become_subreaper()
 
     def listen_to_signals(self) -> None:
         """Turn SIGCHLD and SIGTERM into bytes on a pipe; a Ctrl-C or hang-up is the server's business."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
         self.signals, writer = os.pipe()
@@ -242,57 +217,45 @@ class Shim:
         try:
             self.start()
             self.attend()
-        except OSError as error:
-            self.error = sentence(error, self.told["argv"][0])
         except Exception as error:  # whatever it is, the tree must still end and the verdict be told
-            self.error = f"{type(error).__name__}: {error}"[:1000]
-        finally:
-            self.sweep()
-            self.drain()
-            self.finish()
+            self.error = sentence(error, self.told["argv"][0])
+        self.sweep()
+        self.drain()
+        self.finish()
 
     def start(self) -> None:
         """Execute the agent in a process group of its own, with pipes that this process drains."""
         told = self.told
-        outs = [(told["out_path"], told["out_cap"], OUT_KEEP), (told["err_path"], told["err_cap"], ERR_KEEP)]
-        stdin = os.open(told["stdin"] or os.devnull, os.O_RDONLY)
-        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
-        ends = [stdin]
-        for target, (path, cap, keep) in enumerate(outs, start=1):
-            self.keepers.append(Keeper(path, cap, keep))
+        ends = [os.open(told["stdin"] or os.devnull, os.O_RDONLY)]
+        for name, keep in (("out", OUT_KEEP), ("err", ERR_KEEP)):
+            self.keepers.append(Keeper(told[f"{name}_path"], told[f"{name}_cap"], keep))
             reader, writer = os.pipe()
             self.readers[reader] = self.keepers[-1]
             self.poll.register(reader, select.POLLIN)
-            actions.append((os.POSIX_SPAWN_DUP2, writer, target))
             ends.append(writer)
         try:
-            self.agent = self.execute(actions)
+            self.agent = self.execute([(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(ends)])
         finally:
             for fd in ends:
                 os.close(fd)
 
     def execute(self, actions: list[tuple[int, int, int]]) -> int:
         """Return the agent's pid. Raises OSError when the program cannot be executed."""
-        env: dict[str, str] = self.told["env"]
+        argv, env = self.told["argv"], self.told["env"]
         # posix_spawnp looks for the program on the caller's PATH, not on that of the new environment.
         os.environ["PATH"] = env.get("PATH", os.defpath)
-        argv = self.told["argv"]
         # A group, not a session: the session stays the shim's and marks the tree once the shim is gone.
-        return os.posix_spawnp(
-            argv[0], argv, env, file_actions=actions, setpgroup=0, setsigmask=(), setsigdef=RESTORED
-        )
+        return os.posix_spawnp(argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=RESTORED)
 
     def attend(self) -> None:
         """Keep output and listen until the agent has ended or its grace is over."""
-        while self.status is None:
-            patience = None if self.deadline is None else self.deadline - time.monotonic()
-            if patience is not None and patience <= 0:
-                return
-            self.turn(patience)
+        while self.status is None and time.monotonic() < self.deadline:
+            self.turn(self.deadline)
 
-    def turn(self, patience: float | None) -> None:
-        """Wait at most ``patience`` seconds (None: for ever) and handle what happened."""
-        for fd, _ in self.poll.poll(None if patience is None else patience * 1000 + 1):
+    def turn(self, until: float) -> None:
+        """Wait until that moment at most, and handle what happened."""
+        patience = max(0.0, until - time.monotonic()) * 1000 + 1
+        for fd, _ in self.poll.poll(None if until == NEVER else patience):
             if fd == self.signals:
                 self.take_signals()
             elif fd == self.lifeline:
@@ -312,9 +275,7 @@ class Shim:
         order = os.read(self.lifeline, 1)
         if not order:
             self.poll.unregister(self.lifeline)
-            self.end("lifeline")
-        elif order == STOP:
-            self.end("stop")
+        self.end("stop" if order else "lifeline")
 
     def take_output(self, fd: int) -> None:
         """Move one chunk from the agent's pipe to its file, then wake the server."""
@@ -332,9 +293,8 @@ class Shim:
         """Write to the wake pipe; a full one holds wake-ups enough, a broken one has nobody to wake."""
         try:
             os.write(self.wake, data)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EPIPE):
-                raise
+        except (BlockingIOError, BrokenPipeError):
+            return
 
     def reap(self) -> bool:
         """Collect the dead; return whether any child, own or handed down, is left."""
@@ -361,14 +321,10 @@ class Shim:
             return
         self.reason = reason
         self.deadline = time.monotonic() + self.told["grace"]
-        if self.agent:
-            self.ask_to_end()
-
-    def ask_to_end(self) -> None:
-        """SIGTERM each process once (a second makes some CLIs skip their clean-up), then wake the stopped."""
-        others = [pid for pid in self.tree() if group_of(pid) != self.agent]
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            send([-self.agent, *others], number)
+        # Each process once, not the group besides: at a second SIGTERM some CLIs skip their clean-up.
+        asked = self.tree() if self.agent else []
+        send(asked, signal.SIGTERM)
+        send(asked, signal.SIGCONT)
 
     def sweep(self) -> None:
         """Kill and reap until nothing of the tree is left, two seconds at most."""
@@ -379,24 +335,20 @@ class Shim:
             if not left or time.monotonic() > limit:
                 return
             send(left, signal.SIGKILL)
-            self.turn(ROUND)
+            self.turn(time.monotonic() + ROUND)
 
     def drain(self) -> None:
         """Take what is still in the pipes, up to their end or for two seconds."""
         limit = time.monotonic() + DRAIN
         while self.readers and time.monotonic() < limit:
-            self.turn(limit - time.monotonic())
+            self.turn(limit)
         for keeper in self.keepers:
             keeper.close()
 
     def finish(self) -> None:
         """Leave the verdict on disk, whole or not at all, and tell it."""
         verdict = self.verdict()
-        try:
-            write_whole(self.told["exit_path"], verdict)
-        except OSError as error:  # a full disk; the pipe still tells a living server
-            self.error = self.error or sentence(error, "verdict")
-            verdict = self.verdict()
+        write_whole(self.told["exit_path"], verdict)
         self.tell(VERDICT + verdict)
 
     def verdict(self) -> bytes:
@@ -420,28 +372,19 @@ class Shim:
 def write_whole(path: str, data: bytes) -> None:
     """Write a file so that a reader, or a crash at any instant, finds all of it or nothing."""
     draft = f"{path}.{os.getpid()}.tmp"
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(draft, path)  # noqa: PTH105 - pathlib is slow
-
-
-def read_parameters() -> Mapping[str, Any]:
-    """Read the parameters from stdin; raises EOFError or ValueError when the server died midway."""
-    parts = iter(lambda: os.read(0, CHUNK), b"")
-    told: Mapping[str, Any] = marshal.loads(b"".join(parts))  # noqa: S302 - our own parent wrote it
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return told
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        if os.write(fd, data) == len(data):
+            os.fsync(fd)
+            os.replace(draft, path)  # noqa: PTH105 - pathlib is slow
+    except OSError:  # a full disk; the pipe still tells a living server
+        return
 
 
 def main() -> None:
-    """Run; without the go byte nothing is started and nothing written."""
-    shim = Shim(read_parameters())
+    """Run; without the go byte, or with half the parameters, nothing is started and nothing written."""
+    parts = iter(lambda: os.read(0, CHUNK), b"")
+    shim = Shim(marshal.loads(b"".join(parts)))  # noqa: S302 - written by our own parent
     if shim.wait_for_go():
         shim.run()
     else:
@@ -450,6 +393,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
     # The interpreter's own clean-up would cost the server milliseconds of waiting.
     os._exit(0)
