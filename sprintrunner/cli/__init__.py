@@ -34,9 +34,11 @@ class _Place:
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str:
     """``N``, ``all``, or nothing: then the setting decides."""
-    if value in (None, "all"):
+    if value is None or value == "all":
         return value or "default"
-    return int(click.IntRange(1, 998).convert(value, param, ctx))
+    if value.isascii() and value.isdigit() and 1 <= int(value[:4]) <= 998:
+        return int(value)
+    raise click.BadParameter("it must be a whole number from 1 to 998, or all")
 
 
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
@@ -61,7 +63,7 @@ def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
 @click.pass_context
 def cli(ctx: click.Context, folder: Path | None) -> None:
     """Carry the stories of a BMAD sprint from backlog to commit with a supervised coding agent."""
-    ctx.obj = _Place(folder or Path())
+    ctx.obj = _Place((folder or Path.cwd()).absolute())
 
 
 def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,9 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _status(arguments: Sequence[str] | None) -> int:
     try:
         return int(cli.main(arguments, "sprintrunner", standalone_mode=False) or 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        return _complain(f"{error.format_message().rstrip('.')}.{_where_to_look(error)}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except BrokenPipeError:
@@ -194,6 +198,11 @@ def _status(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         traceback.print_exc()
         return _complain(f"Unexpected error, please report it: {type(error).__name__}: {error}", 1)
+
+
+def _where_to_look(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" Try {context.command_path} --help." if context else ""
 
 
 def _complain(sentence: str, status: int) -> int:

@@ -32,17 +32,25 @@ def keys(value: object) -> str:
     return ", ".join(printable(part, 80) for part in parts)
 
 
+def _id(payload: _Payload, name: str) -> str:
+    return printable(payload[name], 20)
+
+
+def _cycles(number: object) -> str:
+    return count(number, "cycle") if isinstance(number, int) else "unknown cycles"
+
+
 def _batch_start(payload: _Payload) -> str:
     cycles = payload["max_cycles"]
-    size = "until nothing is left to do" if cycles is None else f"for {count(cycles, 'cycle')}"
-    return f"batch {payload['batch_id']} starts, {size}"
+    size = "until nothing is left to do" if cycles is None else f"for {_cycles(cycles)}"
+    return f"batch {_id(payload, 'batch_id')} starts, {size}"
 
 
 def _batch_end(payload: _Payload) -> str:
-    status = str(payload["status"]).replace("_", " ")
+    status = printable(payload["status"], 40).replace("_", " ")
     why = f" ({printable(payload['reason'], 300)})" if payload.get("reason") else ""
-    cycles = count(payload["cycles_completed"], "cycle")
-    return f"batch {payload['batch_id']} ended: {status} after {cycles}{why}"
+    cycles = _cycles(payload["cycles_completed"])
+    return f"batch {_id(payload, 'batch_id')} ended: {status} after {cycles}{why}"
 
 
 def _warning(payload: _Payload) -> str:
@@ -50,12 +58,12 @@ def _warning(payload: _Payload) -> str:
 
 
 def _cycle_start(payload: _Payload) -> str:
-    return f"cycle {payload['cycle_number']}: {keys(payload['story_keys'])}"
+    return f"cycle {_id(payload, 'cycle_number')}: {keys(payload['story_keys'])}"
 
 
 def _cycle_end(payload: _Payload) -> str:
     done = payload["completed_stories"]
-    return f"cycle {payload['cycle_number']} ended, done: {keys(done) if done else 'none'}"
+    return f"cycle {_id(payload, 'cycle_number')} ended, done: {keys(done) if done else 'none'}"
 
 
 def _command(payload: _Payload) -> str:
