@@ -1,0 +1,225 @@
+"""The stories of a batch: their rows, their statuses in file and database, and who comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from .. import project, scheduler, status_file
+from ..errors import StatusFileError
+from ..events import EventType
+from ..sprint import Command, Entry, EntryKind, Severity, StoryStatus, story_status
+from ..store import StoryRow
+from ..verdict import Finding
+from .house import Batch, Story
+from .orders import artefact
+
+_SETTLED = (StoryStatus.DONE, StoryStatus.BLOCKED)
+
+
+class Board:
+    """Reads the status file anew before each decision; writes it one value at a time."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.store = batch.house.store
+        self.project = batch.house.project
+
+    async def read(self) -> status_file.SprintStatus:
+        """The status file as it is now."""
+        return await self.batch.off(status_file.read, self.project.status_path, self.project.root)
+
+    async def next_picks(self) -> tuple[list[Story], bool]:
+        """The stories of the next cycle (none = all done) and whether a person asked for this one."""
+        batch, values = self.batch, self.batch.layers().values
+        found = await self.read()
+        entries = {entry.key: entry for entry in found.stories}
+        while batch.retries:
+            key = batch.retries.pop(0)
+            if key in entries:
+                return [await self._enter(entries[key])], True
+        pending = self._unfinished(entries)
+        if pending:
+            return [await self._enter(entry) for entry in pending], False
+        open_ones = scheduler.candidates(
+            found.entries, order=values.order, taken=self._taken(entries, values.blocked_in_status_file), only=batch.only
+        )
+        picked = scheduler.choose(open_ones, pair=values.pair_stories)
+        return [await self._enter(entry) for entry in picked], False
+
+    def _unfinished(self, entries: dict[str, Entry]) -> list[Entry]:
+        """Stories this batch had begun when it was interrupted: their cycle is finished first."""
+        rows = self.store.stories(self.batch.id)
+        begun = [r for r in rows if r.status not in _SETTLED and r.story_key in entries and r.story_key not in self.batch.stories]
+        cycles = [r.cycle for r in begun if r.cycle is not None]
+        newest = max(cycles, default=None)
+        return [entries[r.story_key] for r in begun if r.cycle == newest]
+
+    def _taken(self, entries: dict[str, Entry], written: bool) -> Collection[str]:
+        """Keys that do not come back by themselves: settled in this batch, or blocked in the record alone."""
+        mine = {row.story_key for row in self.store.stories(self.batch.id) if row.status in _SETTLED}
+        if written:
+            return mine
+        blocked = {key for key, row in self.store.latest_records().items() if row.status == StoryStatus.BLOCKED}
+        return mine | (blocked & entries.keys())
+
+    async def _enter(self, entry: Entry) -> Story:
+        row = self.store.story_record(self.batch.id, entry.key)
+        earlier = row or self.store.latest_record(entry.key)
+        has_file = project.story_file(self.project, entry.key, tuple(self._all_keys())) is not None
+        status = story_status(str(entry.status))
+        phase = scheduler.entry_phase(
+            status,
+            has_file=has_file,
+            tech_spec=earlier.tech_spec if earlier else None,
+            created_by_us=bool(earlier and earlier.created_by_us),
+            has_tech_spec=artefact(self.batch, entry.key, "tech-spec").exists(),
+        )
+        if row and row.retry_phase:
+            phase = Command(row.retry_phase)
+        story = self._open_row(entry, status, phase, row, earlier)
+        self.batch.stories[entry.key] = story
+        return story
+
+    def _all_keys(self) -> list[str]:
+        found = status_file.read(self.project.status_path, self.project.root)
+        return [entry.key for entry in found.stories]
+
+    def _open_row(
+        self, entry: Entry, status: StoryStatus, phase: Command, row: StoryRow | None, earlier: StoryRow | None
+    ) -> Story:
+        now = self.store.now()
+        title = entry.title or (earlier.title if earlier else "") or ""
+        shared: dict[str, Any] = {"status": status, "entry_phase": str(phase), "ended_at": None, "retry_phase": None}
+        with self.store.transaction() as tx:
+            if row is None:
+                kept = {"tech_spec": earlier.tech_spec, "created_by_us": earlier.created_by_us} if earlier else {}
+                keep = earlier is not None and status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW)
+                row_id = tx.insert_story(
+                    batch_id=self.batch.id,
+                    story_key=entry.key,
+                    epic_id=entry.epic or "",
+                    title=title,
+                    started_at=now,
+                    attempts_reset_at=now,
+                    snapshot=earlier.snapshot if keep and earlier else None,
+                    **shared,
+                    **kept,
+                )
+            else:
+                row_id = row.id
+                tx.update_story(row_id, **shared)
+        fresh = self.store.story(row_id)
+        assert fresh is not None
+        return self.revive(fresh, status, phase)
+
+    def revive(self, row: StoryRow, status: StoryStatus, phase: Command) -> Story:
+        """The story as its row tells it, its ledger included."""
+        return Story(
+            row_id=row.id,
+            key=row.story_key,
+            epic=row.epic_id,
+            title=row.title or "",
+            status=status,
+            phase=phase,
+            since=row.attempts_reset_at or row.started_at,
+            tech_spec=row.tech_spec,
+            created_by_us=bool(row.created_by_us),
+            snapshot=row.snapshot,
+            ledger=tuple(_finding(f) for f in self.store.findings(row.id)),
+            evidence=dict(row.evidence or {}),
+            commit_sha=row.commit_sha,
+        )
+
+    async def set_status(self, story: Story, new: StoryStatus, *, reason: str = "", **columns: Any) -> None:
+        """Move a story: first the line in the file, then row and event. A file that cannot be written is a warning."""
+        old = story.status
+        write = new is not StoryStatus.BLOCKED or self.batch.layers().values.blocked_in_status_file
+        if write:
+            await self._write(story.key, str(new))
+        story.status, story.reason = new, reason
+        ended = {"ended_at": self.store.now()} if new in _SETTLED else {}
+        payload: dict[str, Any] = {
+            "story_key": story.key,
+            "old_status": str(old),
+            "new_status": str(new),
+            "epic_id": story.epic,
+        }
+        with self.store.transaction() as tx:
+            tx.update_story(story.row_id, status=new, reason=reason or None, **ended, **columns)
+            if old is not new:
+                tx.append(
+                    EventType.STORY_STATUS,
+                    payload | ({"reason": reason} if reason else {}),
+                    batch_id=self.batch.id,
+                    story_id=story.row_id,
+                )
+
+    async def _write(self, key: str, value: str) -> None:
+        try:
+            await self.batch.off(status_file.write, self.project.status_path, key, value, root=self.project.root)
+        except StatusFileError as error:
+            self.batch.warn(f"{key} could not be set to {value} in the status file: {error.sentence}")
+
+    async def write_back(self, key: str, value: StoryStatus) -> None:
+        """Set the line of one key without an event (a commit that failed takes its ``done`` back)."""
+        await self._write(key, str(value))
+
+    async def lift_epic(self, story: Story) -> None:
+        """The epic from backlog to in-progress when its first story starts; never to done."""
+        found = await self.read()
+        for entry in found.entries:
+            if entry.kind is EntryKind.EPIC and entry.epic == story.epic and entry.status is StoryStatus.BACKLOG:
+                await self._write(entry.key, str(StoryStatus.IN_PROGRESS))
+
+    async def reconcile(self) -> None:
+        """After a command: for stories of this batch our record wins and is put back with a warning."""
+        try:
+            found = await self.read()
+        except StatusFileError as error:
+            self.batch.warn(f"The status file cannot be read: {error.sentence}")
+            return
+        for story in self.batch.stories.values():
+            entry = found.entry(story.key)
+            if entry is None:
+                self.batch.warn(f"{story.key} is no longer in the status file.", story_key=story.key)
+            elif entry.status is not story.status and self._written(story):
+                self.batch.warn(
+                    f"The status file said {entry.raw_status} for {story.key}; set back to {story.status}.",
+                    story_key=story.key,
+                )
+                await self._write(story.key, str(story.status))
+
+    def _written(self, story: Story) -> bool:
+        return not story.blocked or self.batch.layers().values.blocked_in_status_file
+
+    def note(self, story: Story, **columns: Any) -> None:
+        """Write columns of the story's row that are no status."""
+        with self.store.transaction() as tx:
+            tx.update_story(story.row_id, **columns)
+
+    def story_file(self, story: Story) -> Path | None:
+        """The story's file, matched by whole key."""
+        return project.story_file(self.project, story.key, tuple(self._all_keys()))
+
+    def freeze_context(self) -> None:
+        """Copy the project context for the batch, out of the agents' reach."""
+        source = project.context_file(self.project)
+        try:
+            text = project.read_inside(self.project.root, source)
+        except (OSError, project.ProjectError):
+            return
+        (self.batch.frozen / "project-context.md").write_text(text, "utf-8", "replace")
+
+
+def _finding(row: Any) -> Finding:
+    return Finding(
+        row.identity,
+        Severity(row.severity),
+        row.title,
+        row.file or "",
+        row.line,
+        "open" if row.status == "open" else "fixed",
+        row.seen or 0,
+    )

@@ -1,0 +1,146 @@
+"""Step 6 of the workflow: the commit of a cycle's done stories, in an order that survives a kill."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+
+from ..agents import AgentResult, Outcome
+from ..errors import GitError
+from ..process import Exit
+from ..sprint import Command, CommandStatus, StoryStatus
+from .blocking import Blocking, companions
+from .board import Board
+from .house import Batch, Story
+from .orders import Order
+from .runner import Ended, Runner
+
+
+def message_for(batch_id: int, stories: Sequence[Story]) -> str:
+    """The commit message with its trailers, by which a commit of ours is found again."""
+    keys = [_plain(story.key) for story in stories]
+    trailers = [f"Sprint-Batch: {batch_id}", *(f"Sprint-Story: {key}" for key in keys)]
+    return f"feat({_plain(stories[0].epic)}): implement stories {', '.join(keys)}\n\n" + "\n".join(trailers) + "\n"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+class Committing:
+    """Commits what the done stories of a cycle changed, and nothing that was dirty before."""
+
+    def __init__(self, batch: Batch, board: Board, runner: Runner, blocking: Blocking) -> None:
+        self.batch = batch
+        self.board = board
+        self.runner = runner
+        self.blocking = blocking
+
+    async def commit(self, stories: Sequence[Story], cycle: int, old: frozenset[str]) -> None:
+        """Commit and mark done, or block. ``old``: paths of ours that were dirty before this cycle."""
+        if not stories:
+            return
+        await self.batch.settle()
+        how = self.batch.layers().values.commit
+        if how == "off":
+            await self._mark_done(stories, None, "commit is off")
+            return
+        found = [self.batch.house.git.find_commit(self.batch.id, story.key) for story in stories]
+        if all(found):
+            await self._mark_done(stories, found[0], "found after an interruption")
+            return
+        ended = await (self._by_agent(stories, cycle) if how == "agent" else self._open(stories, cycle))
+        if ended is not None:
+            await self._carry(ended, stories, old)
+
+    async def _open(self, stories: Sequence[Story], cycle: int) -> Ended:
+        """The row of a builtin commit: no process, we do it ourselves."""
+        order = Order(Command.COMMIT, stories, cycle=cycle)
+        command_id, attempt = self.runner.open_own(order)
+        now = self.batch.house.store.now()
+        exit_ = Exit(0, None, "itself", "", 0, False, now, now, 0.0, None)
+        result = AgentResult(outcome=Outcome.SUCCESS, reason="")
+        return Ended(command_id, attempt, order, result, exit_, CommandStatus.SUCCEEDED, "")
+
+    async def _by_agent(self, stories: Sequence[Story], cycle: int) -> Ended | None:
+        ended = await self.runner.run(Order(Command.COMMIT, stories, cycle=cycle))
+        if ended.succeeded:
+            return ended
+        self.runner.close(ended, ended.status, ended.reason)
+        for story in stories:
+            await self.blocking.block(story, f"the commit agent failed: {ended.reason}")
+        return None
+
+    async def _carry(self, ended: Ended, stories: Sequence[Story], old: frozenset[str]) -> None:
+        """Lines say done, then commit, then reachable, then the records say done."""
+        started = self.batch.house.store.now()
+        for story in stories:
+            await self.board.write_back(story.key, StoryStatus.DONE)
+        try:
+            branch = await self.batch.off(self.batch.house.git.branch)
+            if branch != self.batch.base_branch:
+                raise GitError(
+                    f"the branch is {branch or 'detached'} now, the batch began on {self.batch.base_branch or 'a detached HEAD'}"
+                )
+            async with self.batch.undisturbed():
+                sha = await self.batch.off(self._commit, stories, old)
+            if not self.batch.house.git.reachable(sha):
+                raise GitError(f"commit {sha[:9]} is not reachable from HEAD")
+        except GitError as error:
+            await self._failed(ended, stories, error.sentence)
+            return
+        took = self.batch.house.store.now() - started
+        self._close(ended, CommandStatus.SUCCEEDED, f"committed {sha[:9]}", took, {"commit": sha, "reachable": True})
+        await self._mark_done(stories, sha, "")
+
+    async def _failed(self, ended: Ended, stories: Sequence[Story], why: str) -> None:
+        for story in stories:
+            await self.board.write_back(story.key, StoryStatus.REVIEW)
+        self._close(ended, CommandStatus.FAILED, why, 0, {})
+        for story in stories:
+            # The changes stay in the tree: they are reviewed work that only lacks its commit.
+            await self.board.set_status(story, StoryStatus.BLOCKED, reason=f"The commit failed: {why}", acknowledged=0)
+
+    def _close(self, ended: Ended, status: CommandStatus, reason: str, took: int, evidence: dict[str, Any]) -> None:
+        if ended.exit.seconds == 0.0:
+            stamp = ended.exit
+            timed = Exit(0, None, "itself", "", 0, False, stamp.started_at, stamp.started_at + took, took / 1000, None)
+            ended = Ended(ended.command_id, ended.attempt, ended.order, ended.result, timed, status, reason)
+        self.runner.close(ended, status, reason, evidence=evidence)
+
+    def _commit(self, stories: Sequence[Story], old: frozenset[str]) -> str:
+        git, project = self.batch.house.git, self.batch.house.project
+        message = message_for(self.batch.id, stories)
+        keep_out = set(self.batch.dirty_before) | set(old)
+        done = {story.key for story in stories}
+        for key in self.batch.stories:
+            if key not in done:
+                keep_out |= companions(project, key)
+        paths = [path for path in git.dirty() if path not in keep_out]
+        if paths:
+            git.commit(message, paths)
+        found = git.find_commit(self.batch.id, _plain(stories[0].key))
+        # The agent committed by itself, or nothing was left: the trailers still get their commit.
+        return found or git.commit_empty(message)
+
+    async def _mark_done(self, stories: Sequence[Story], sha: str | None, note: str) -> None:
+        for story in stories:
+            story.evidence |= {"commit": sha, "commit_note": note}
+            story.commit_sha = sha
+            await self.board.set_status(
+                story, StoryStatus.DONE, commit_sha=sha, evidence=story.evidence, retry_phase=None
+            )
+        if self.batch.layers().values.archive:
+            await self.batch.off(self._archive, stories)
+
+    def _archive(self, stories: Sequence[Story]) -> None:
+        project = self.batch.house.project
+        target = project.implementation / "archived-artifacts"
+        for path in (project.root / name for story in stories for name in companions(project, story.key)):
+            if path.is_file():
+                target.mkdir(exist_ok=True)
+                shutil.move(path, target / path.name)
+
+

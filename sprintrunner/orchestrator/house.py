@@ -1,0 +1,220 @@
+"""What every part of the orchestrator works with: the house (for the process) and the live batch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import settings
+from ..errors import SprintRunnerError
+from ..events import EventType
+from ..git import Git
+from ..project import Project
+from ..sprint import BatchState, Command, StoryStatus
+from ..store import BatchRow, Store
+from ..verdict import Finding
+
+if TYPE_CHECKING:
+    from ..process import Supervised
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """A stop was asked; unwinds a flow to the end of its batch."""
+
+
+class BatchFailed(SprintRunnerError):
+    """The batch cannot go on."""
+
+
+class LimitReached(SprintRunnerError):
+    """A budget or a usage limit ends the batch."""
+
+
+@dataclass
+class House:
+    """One project and what is needed to work on it; lives as long as the process."""
+
+    project: Project
+    state_dir: Path
+    store: Store
+    git: Git
+    env: Mapping[str, str]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    #: Descriptor of agent.lock, inherited by every tree so that a next life can wait for the last of them.
+    lock_fd: int | None = None
+
+    def layers(self) -> settings.Layers:
+        """The settings as they are now."""
+        return settings.load(self.project.root, self.state_dir, self.env, self.overrides)
+
+
+@dataclass
+class Story:
+    """One story of the live batch, as the flows see it; its row is the record."""
+
+    row_id: int
+    key: str
+    epic: str
+    title: str
+    status: StoryStatus
+    phase: Command
+    #: From this moment on (ms) its attempts count; set anew by a person's retry.
+    since: int
+    tech_spec: str | None = None
+    created_by_us: bool = False
+    snapshot: str | None = None
+    ledger: tuple[Finding, ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
+    commit_sha: str | None = None
+    reason: str = ""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it needs a person."""
+        return self.status is StoryStatus.BLOCKED
+
+
+def keys_of(stories: Sequence[Story]) -> str:
+    """The keys of one command, joined as in every event."""
+    return ",".join(story.key for story in stories)
+
+
+class Batch:
+    """The live batch: its row, its stop signal, its trees. Used in the orchestrator's thread only."""
+
+    def __init__(self, house: House, row: BatchRow, pool: ThreadPoolExecutor) -> None:
+        self.house = house
+        self.id = row.id
+        self.max_cycles = row.max_cycles
+        self.completed = row.cycles_completed
+        self.only: frozenset[str] | None = frozenset(row.requested) if row.requested else None
+        self.dirty_before: frozenset[str] = frozenset(row.dirty_paths or ())
+        self.base_branch = row.branch
+        #: ``now``, ``after_story``, ``shutdown`` (the server ends) or None.
+        self.stop_asked: str | None = None
+        self.stop_event = asyncio.Event()
+        self.wake_event = asyncio.Event()
+        self.trees: dict[int, Supervised] = {}
+        self.retries: list[str] = []
+        self.stories: dict[str, Story] = {}
+        self.background: set[asyncio.Task[None]] = set()
+        self.sleeping: asyncio.Lock = asyncio.Lock()
+        self.sleeps = 0
+        self.slept_ms = 0
+        self.woke_at = 0
+        self.session_costs: dict[str, float] = {}
+        #: How many commands work in the project's own tree; a merge of a background copy waits for none.
+        self._foreground = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self._merging = asyncio.Lock()
+        self._pool = pool
+
+    @property
+    def folder(self) -> Path:
+        """The batch's own folder in the state folder."""
+        return self.house.state_dir / "batches" / str(self.id)
+
+    @property
+    def frozen(self) -> Path:
+        """Copies of what is read at the start of a batch only: sprintrunner.toml, prompt overrides, context."""
+        return self.folder / "frozen"
+
+    def freeze(self) -> None:
+        """Copy the project's own settings and prompts: an agent that edits them changes nothing now."""
+        self.frozen.mkdir(parents=True, exist_ok=True, mode=0o700)
+        toml = self.house.project.root / "sprintrunner.toml"
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(toml, self.frozen / "sprintrunner.toml")
+        prompts = self.house.project.root / ".sprintrunner" / "prompts"
+        if prompts.is_dir() and not prompts.is_symlink():
+            shutil.copytree(prompts, self.frozen / "prompts", dirs_exist_ok=True, symlinks=True)
+
+    def layers(self) -> settings.Layers:
+        """Settings for the next command: the frozen file, what was saved meanwhile, the environment."""
+        return settings.load(self.frozen, self.house.state_dir, self.house.env, self.house.overrides)
+
+    async def off(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run what may take over 100 ms (git, big files) outside the orchestrator's thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    def check(self) -> None:
+        """Raise Stopped once a stop was asked that does not wait for the story."""
+        if self.stop_asked in ("now", "shutdown"):
+            raise Stopped
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, unless a stop is asked or someone wakes the batch (``resume``)."""
+        self.check()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.stop_event, self.wake_event)]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self.check()
+
+    @contextlib.asynccontextmanager
+    async def foreground(self) -> AsyncIterator[None]:
+        """Held while a command works in the project's tree."""
+        async with self._merging:
+            self._foreground += 1
+            self._calm.clear()
+        try:
+            yield
+        finally:
+            self._foreground -= 1
+            if not self._foreground:
+                self._calm.set()
+
+    @contextlib.asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[None]:
+        """Held while the tree is changed by us; no command of ours runs in it meanwhile."""
+        while True:
+            await self._calm.wait()
+            async with self._merging:
+                # A command may have begun between the wait and the lock.
+                if self._calm.is_set():
+                    yield
+                    return
+
+    async def settle(self) -> None:
+        """Wait for the background reviews; verify and commit never race their merge."""
+        while self.background:
+            await asyncio.wait(set(self.background))
+        self.check()
+
+    def ask_stop(self, how: str) -> None:
+        """Note the stop; ``now`` and ``shutdown`` end every tree."""
+        if how == "after_story" and self.stop_asked:
+            return
+        self.stop_asked = how
+        with self.house.store.transaction() as tx:
+            tx.update_batch(self.id, state=BatchState.STOPPING, stop_after_story=int(how == "after_story"))
+        if how != "after_story":
+            self.stop_event.set()
+            for tree in list(self.trees.values()):
+                tree.stop("stop")
+
+    def warn(self, text: str, **more: Any) -> None:
+        """Record a ``batch:warning``."""
+        with self.house.store.transaction() as tx:
+            tx.append(
+                EventType.BATCH_WARNING,
+                {"batch_id": self.id, "warning": text, **more},
+                batch_id=self.id,
+            )
+
+    def set_state(self, state: BatchState, **more: Any) -> None:
+        """Write the finer state of the batch."""
+        with self.house.store.transaction() as tx:
+            tx.update_batch(self.id, state=state, **more)
