@@ -119,7 +119,8 @@ def stop_self(stream: Stream) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def ignore_term(stream: Stream) -> None:
+def ignore_term() -> None:
+    """Go deaf; done before the first line, so that whoever has read it can rely on it."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
@@ -154,7 +155,6 @@ def hold_stdout() -> None:
 
 #: Done right after the first line, in this order.
 AT_START: dict[str, Callable[[Stream], None]] = {
-    "ignore-term": ignore_term,
     "stderr-flood": flood_stderr,
     "long-line": long_line,
     "million-lines": million_lines,

@@ -61,13 +61,20 @@ def play(argv: list[str]) -> int:
         return 1
 
 
+def _number(text: str) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise options.Refusal(f"REHEARSAL_SPEED: {text!r} is not a number") from None
+
+
 class Run:
     """What one run holds: its flags, its task, its session and its desk."""
 
     def __init__(self, chosen: options.Options, told: list[faults.Fault]) -> None:
         self.options = chosen
         self.told = told
-        self.speed = float(chosen.get("--speed") or os.environ.get("REHEARSAL_SPEED") or 1)
+        self.speed = _number(chosen.get("--speed") or os.environ.get("REHEARSAL_SPEED") or "1")
         self.desk: Desk | None = None
         self.resume = chosen.get("--resume")
         self.session_id = self.resume or chosen.get("--session-id") or identifier()
@@ -151,6 +158,8 @@ class Run:
         quiet = self.options.get("--output-format", "text") != "stream-json"
         stream = Stream(self.session_id, model, meter, quiet)
         self.desk = Desk(stream, self.options, facts, modes, self.speed)
+        if "ignore-term" in modes:
+            mischief.ignore_term()
         stream.init(self.options.permission_mode)
         sessions.save(self.session_id, {"facts": raw, "models": meter.models()})
         try:
