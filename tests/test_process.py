@@ -583,14 +583,6 @@ def test_a_status_given_after_the_death_of_the_server_is_kept_for_adoption(tmp_p
     assert (verdict.code, verdict.signal, verdict.ended_by) == (0, None, "lifeline")
 
 
-def test_an_agent_that_ended_just_before_the_server_died_ended_by_itself(tmp_path):
-    server = serve(tmp_path, ["/bin/sh", "-c", "exit 0"], "raced-run")
-    kill(server)
-    if until(lambda: read_exit(tmp_path / "exit.raced-run"), 2):
-        assert read_exit(tmp_path / "exit.raced-run").code in (0, None)
-    assert find_marked("raced-run") == []
-
-
 def test_a_server_killed_before_its_go_byte_never_starts_the_agent(tmp_path):
     server = serve(tmp_path, ["/bin/sh", "-c", "touch ran"], "held-run", go=False)
     assert until(lambda: find_marked("held-run"))

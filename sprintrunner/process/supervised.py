@@ -111,9 +111,10 @@ class Supervised:
 
     def saw_result(self) -> None:
         """Start the clock after the result."""
-        self._deadlines.result(time.monotonic())
-        with self._lock:
-            self._wake_watcher()
+        if self._deadlines.result_at is None:
+            self._deadlines.result(time.monotonic())
+            with self._lock:
+                self._wake_watcher()
 
     def abandon(self) -> None:
         """Give up a run before its go byte; after it, end it as the death of the server would."""
