@@ -10,13 +10,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format screenshots clean
 
 help:
 	@echo "make demo    a sample sprint, done live at http://127.0.0.1:$(PORT)   (PORT=9000 make demo moves it)"
 	@echo "make test    the whole test suite"
 	@echo "make check   formatting, lint and types"
 	@echo "make format  put the formatting right"
+	@echo "make screenshots  take the pictures of docs/screenshots anew"
 	@echo "make clean   remove what was built"
 
 demo: $(VENV)/installed
@@ -33,6 +34,9 @@ check: $(VENV)/installed-for-tests
 format: $(VENV)/installed-for-tests
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format --quiet .
+
+screenshots: $(VENV)/installed-for-tests
+	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/test_screenshots.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
