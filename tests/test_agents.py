@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sprintrunner import agents
-from sprintrunner.agents import Call, Capabilities, Outcome, ToolStarted, resets
+from sprintrunner.agents import Call, Capabilities, Outcome, ToolStarted, answers, resets
 from sprintrunner.agents.claude import ROOT_TOOLS, ClaudeAdapter
 from sprintrunner.agents.claude_stream import ClaudeStream
 from sprintrunner.agents.failures import FAILURES
@@ -244,6 +244,67 @@ def test_money_and_tokens_that_are_no_numbers_stay_unknown() -> None:
     assert result.tokens == agents.Tokens()
 
 
+REVIEW = {
+    "type": "object",
+    "required": ["highest_severity", "findings", "summary"],
+    "properties": {
+        "highest_severity": {"type": "string", "enum": ["HIGH", "LOW", "NONE"]},
+        "findings": {"type": "array"},
+        "summary": {"type": "string"},
+    },
+}
+STORIES = {"type": "object", "required": ["stories"], "properties": {"stories": {"type": "array"}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "expected"),
+    [
+        ('{"highest_severity":"LOW","findings":[],"summary":"s"}', REVIEW, "LOW"),
+        ('Done.\n```json\n{"highest_severity":"HIGH","findings":[],"summary":"s"}\n```', REVIEW, "HIGH"),
+        ("Looks fine.\n\nHIGHEST SEVERITY: LOW", REVIEW, "LOW"),
+        ("Looks fine.\n**HIGHEST SEVERITY: NONE**", REVIEW, "NONE"),
+        ("HIGHEST SEVERITY: NONE\nor so one might say", REVIEW, None),
+        ("I was asked to end with HIGHEST SEVERITY: NONE", REVIEW, None),
+        ("CRITICAL, but ZERO ISSUES", REVIEW, None),
+        ('{"highest_severity":"WORST","findings":[],"summary":"s"}', REVIEW, None),
+        ('{"highest_severity":' + "[" * 100_000, REVIEW, None),
+        ("", REVIEW, None),
+    ],
+)
+def test_without_a_schema_the_end_of_the_final_text_is_the_verdict(
+    text: str, wanted: dict[str, Any], expected: str | None
+) -> None:
+    stream = agents.by_name("codex").stream(wanted)
+    item = {"type": "item.completed", "item": {"id": "i", "type": "agent_message", "text": text}}
+    stream.feed(json.dumps(item).encode())
+    stream.feed(b'{"type":"turn.completed","usage":{}}')
+    result = stream.result(0, schema_asked=True)
+    if expected is None:
+        assert result.failure == "schema_not_met"
+    else:
+        assert result.structured["highest_severity"] == expected
+
+
+def test_tech_spec_markers_name_their_stories_and_none_is_no_failure() -> None:
+    line = "1-2-login [TECH-SPEC-DECISION: SKIP] 1-3-out: [TECH-SPEC-DECISION: REQUIRED]"
+    found = answers.from_text(f"Written.\n{line}", STORIES)
+    assert found is not None
+    assert [(story["key"], story["tech_spec"]) for story in found["stories"]] == [
+        ("1-2-login", "SKIP"),
+        ("1-3-out", "REQUIRED"),
+    ]
+    assert (answers.from_text("Written.", STORIES) or {})["stories"] == []
+
+
+def test_codex_that_waits_for_the_network_is_network_trouble_and_tells_its_repeats() -> None:
+    stream = agents.by_name("codex").stream()
+    (event,) = stream.feed(b'{"type":"error","message":"Reconnecting... 1/5 (unexpected status 401)"}')
+    assert isinstance(event, agents.Retrying)
+    assert event.hopeless
+    stream.feed(b'{"type":"error","message":"Reconnecting... 2/5 (stream disconnected)"}')
+    assert stream.result(None, 9).failure == "network"
+
+
 # --- hostile lines ------------------------------------------------------------------------------------------
 
 HOSTILE = [
@@ -265,6 +326,15 @@ HOSTILE = [
     b'{"type":"user","message":{"content":[1,null,"x"]}}',
     b'{"type":"assistant","message":{"content":[{"type":"text","text":"half a li',
 ]
+
+
+@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("line", HOSTILE[:11], ids=range(11))
+def test_no_parser_falls_over_a_hostile_line(name: str, line: bytes) -> None:
+    stream = agents.by_name(name).stream()
+    assert all(isinstance(event, agents.Raw) for event in stream.feed(line))
+    result = stream.result(0)
+    assert (result.outcome, result.counted_raw) == (Outcome.FAILED, 1)
 
 
 @pytest.mark.parametrize("line", HOSTILE, ids=range(len(HOSTILE)))
@@ -310,12 +380,20 @@ FIELDS = (
         "model",
     ),
     *("permission_denials", "rate_limit_info", "structured_output", "total_cost_usd", "error_status"),
-    *("mcp_servers", "api_error"),
+    *("mcp_servers", "api_error", "item", "part", "stats", "parameters", "sessionID", "status", "role"),
 )
 
 
-@pytest.mark.parametrize("kind", ["system", "assistant", "user", "result", "rate_limit_event"])
-@settings(max_examples=60, deadline=None)
+KINDS = {
+    "claude": ("system", "assistant", "user", "result", "rate_limit_event"),
+    "codex": ("thread.started", "item.started", "item.completed", "turn.completed", "turn.failed", "error"),
+    "gemini": ("init", "message", "tool_use", "tool_result", "result", "error"),
+    "opencode": ("step_start", "text", "tool_use", "step_finish", "error"),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in KINDS for kind in KINDS[name]])
+@settings(max_examples=40, deadline=None)
 @given(
     fields=st.dictionaries(
         st.sampled_from(FIELDS),
@@ -332,8 +410,8 @@ FIELDS = (
         ),
     )
 )
-def test_any_value_in_any_field_is_survived(kind: str, fields: dict[str, Any]) -> None:
-    stream = ClaudeStream()
+def test_any_value_in_any_field_is_survived(name: str, kind: str, fields: dict[str, Any]) -> None:
+    stream = agents.by_name(name).stream()
     stream.feed(json.dumps({**fields, "type": kind}).encode())
     assert stream.result(1, None, "").outcome is not Outcome.SUCCESS
 
@@ -416,6 +494,31 @@ def test_the_environment_loses_the_signs_of_nesting() -> None:
         "DISABLE_AUTOUPDATER": "1",
         "CLAUDE_CODE_MAX_RETRIES": "5",
     }
+
+
+def test_other_agents_get_the_context_on_standard_input_and_claude_by_file() -> None:
+    for name in agents.NAMES:
+        text = agents.by_name(name).stdin_text("do it", "the context")
+        assert text == ("do it" if name == "claude" else "the context\n\ndo it")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("codex", {}, "exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -"),
+        (
+            "codex",
+            {"model": "m", "schema_path": Path("/s.json"), "resume": "t1", "permission_mode": "acceptEdits"},
+            "exec --json --skip-git-repo-check --sandbox workspace-write --model m --output-schema /s.json "
+            "resume t1 -",
+        ),
+        ("gemini", {"model": "m"}, "--output-format stream-json --approval-mode yolo --skip-trust --model m"),
+        ("opencode", {"resume": "s1"}, "run --format json --auto --session s1"),
+        ("qwen", {"extra_args": ["--x"]}, "--output-format stream-json --approval-mode yolo --x"),
+    ],
+)
+def test_the_command_lines_of_the_other_agents(name: str, more: dict[str, Any], expected: str) -> None:
+    assert agents.by_name(name).argv(name, call(**more)) == [name, *expected.split()]
 
 
 # --- finding and asking the program -------------------------------------------------------------------------

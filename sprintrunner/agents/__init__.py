@@ -26,10 +26,21 @@ from .base import (
     Usage,
 )
 from .claude import ClaudeAdapter
+from .codex import CodexAdapter
 from .describe import action, describe
+from .gemini import GeminiAdapter
 from .locate import find_program, probe
+from .opencode import OpencodeAdapter
+from .qwen import QwenAdapter
 
-_ADAPTERS: Mapping[str, Adapter] = {adapter.name: adapter for adapter in (ClaudeAdapter(),)}
+_ALL: tuple[Adapter, ...] = (
+    ClaudeAdapter(),
+    CodexAdapter(),
+    GeminiAdapter(),
+    OpencodeAdapter(),
+    QwenAdapter(),
+)
+_ADAPTERS: Mapping[str, Adapter] = {adapter.name: adapter for adapter in _ALL}
 
 #: The names the setting ``agent`` may have.
 NAMES: tuple[str, ...] = tuple(_ADAPTERS)

@@ -255,8 +255,8 @@ class Adapter(Protocol):
     def stdin_text(self, prompt: str, context: str) -> str:
         """What goes to standard input; the context too where the CLI takes no file for it."""
 
-    def schema_document(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The schema in the dialect of this CLI."""
+    def schema_document(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The schema in the dialect of this CLI, as ``Call.schema_path`` must hold it."""
 
     def stream(self, schema: Mapping[str, Any] | None = None) -> Stream:
         """A parser for one run, which checks the answer against ``schema`` when there is one."""

@@ -85,9 +85,9 @@ class ClaudeAdapter:
         """The prompt alone; the context goes by file."""
         return prompt
 
-    def schema_document(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    def schema_document(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema as it is."""
-        return schema
+        return wanted
 
     def stream(self, schema: Mapping[str, Any] | None = None) -> ClaudeStream:
         """A parser for one run."""

@@ -76,6 +76,8 @@ class ClaudeStream(LineStream):
     """One run of `claude -p --output-format stream-json`. Only the last result line counts."""
 
     cumulative = True
+    work_tools = WORK_TOOLS
+    version_field = "claude_code_version"
 
     def __init__(self, wanted: Mapping[str, Any] | None = None) -> None:
         super().__init__(wanted)
@@ -118,7 +120,7 @@ class ClaudeStream(LineStream):
             for server in (servers if isinstance(servers, list) else [])[:100]
             if isinstance(server, dict)
         }
-        version = lines.text_of(value.get("claude_code_version"), _NAME_CHARS)
+        version = lines.text_of(value.get(self.version_field), _NAME_CHARS)
         return SessionStarted(self.session_id, self.model, version, mcp)
 
     def _retrying(self, value: dict[str, Any]) -> Retrying:
@@ -218,7 +220,7 @@ class ClaudeStream(LineStream):
         # Older versions end a run that met its limit as a success, with the limit as the last message.
         if (own_limit := self._limit_in_own_words()) is not None:
             return self._limited(own_limit)
-        refused = sorted(WORK_TOOLS.intersection(self.denials))
+        refused = sorted(self.work_tools.intersection(self.denials))
         if refused:
             return self.fail("permission_denied", f"{', '.join(refused)} refused by the permission rules")
         if not isinstance(self._result.get("permission_denials") or [], list):
