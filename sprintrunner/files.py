@@ -78,12 +78,14 @@ def read_regular(
     """
     real = real_path(path, root, error)
     descriptor = _open(real, error)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         found = _check(descriptor, real, limit, root, error)
-        try:
+        with open(descriptor, "rb", closefd=False) as stream:
             data = stream.read(limit + 1)
-        except OSError as problem:
-            raise error(f"{real} {why(problem)}.") from None
+    except OSError as problem:
+        raise error(f"{real} {why(problem)}.") from None
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise error(f"{real} is too large: it grew over {limit:,} bytes while it was read.")
     return data, found

@@ -232,6 +232,9 @@ def epic_id(key: str) -> str:
     return re.sub(r"-epic-", "-", key, count=1, flags=re.IGNORECASE)
 
 
+_DEEPEST = 24
+
+
 @dataclass(frozen=True, slots=True)
 class _Claim:
     """An epic's claim on keys that begin with a leading run of its id; ``whole``: the run is all of it."""
@@ -258,14 +261,15 @@ def _pick(claims: Sequence[_Claim], above: Sequence[str]) -> str:
 
 
 def _epic_of(key: str, claims: Mapping[str, Sequence[_Claim]], above: Sequence[str]) -> str | None:
-    segments = key.casefold().split("-")
-    deepest = min(len(segments) - 1, max((run.count("-") + 1 for run in claims), default=0))
-    runs = [("-".join(segments[:n]), segments[n][:1].isdigit()) for n in range(deepest, 0, -1)]
+    # No number in a key lies deeper than this many segments; a key of 10,000 dashes must cost nothing.
+    segments = key.casefold().split("-", _DEEPEST)
+    runs = [("-".join(segments[:n]), segments[n][:1].isdigit()) for n in range(len(segments) - 1, 0, -1)]
     claimed = [(run, numbered) for run, numbered in runs if run in claims]
+    if not claimed:
+        return above[-1] if above else None
     # A number after the prefix outranks a longer prefix without one: epic 3-5 must not take 3-5-help-overlay.
-    for run, _ in sorted(claimed, key=lambda found: not found[1]):
-        return _pick(claims[run], above)
-    return above[-1] if above else None
+    run = next((run for run, numbered in claimed if numbered), claimed[0][0])
+    return _pick(claims[run], above)
 
 
 def assign_epics(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -295,9 +299,8 @@ def natural_key(key: str) -> tuple[object, ...]:
     return (tuple(ordered), key)
 
 
-def _is_plain(key: str) -> bool:
-    controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in key)
-    return not controls and not re.search(r"[/\\,]|%(2e|2f|5c|00)", key, re.IGNORECASE)
+#: Path separators (as in addresses too), the comma that joins keys, control characters, half characters.
+_UNFIT = re.compile(r"[/\\,\x00-\x1f\x7f-\x9f\ud800-\udfff]|%(?:2e|2f|5c|00)", re.IGNORECASE)
 
 
 def is_startable_key(key: str) -> bool:
@@ -308,7 +311,7 @@ def is_startable_key(key: str) -> bool:
     """
     if not key or key[0] in ".-" or key != key.strip():
         return False
-    return _is_plain(key) and len(key.encode()) <= MAX_KEY_BYTES
+    return not _UNFIT.search(key) and len(key.encode()) <= MAX_KEY_BYTES
 
 
 def slug_title(key: str) -> str:

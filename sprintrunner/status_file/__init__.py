@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import files
 from ..errors import StatusFileError, StatusFileRefused
 from ..sprint import Entry, EntryKind
-from .edit import apply, moment_of
+from .edit import apply, moment_of, plan, prove
 from .reading import Content, analyse
 
 __all__ = ["MAX_BYTES", "SprintStatus", "default_lock", "read", "write", "write_many"]
@@ -218,9 +218,13 @@ def _changed(
     status = _status(path, version)
     if status.refusal:
         raise StatusFileRefused(f"{path} was left untouched: {status.refusal}")
-    text = apply(version.content().scan, changes, expected, moment_of(today), force)
+    before = version.content()
+    edits = plan(before.scan, changes, expected, moment_of(today), force)
     bom = b"\xef\xbb\xbf" if version.raw.startswith(b"\xef\xbb\xbf") else b""
-    return bom + text.encode()
+    new = bom + apply(before.scan, edits).encode()
+    if edits:
+        prove(before, analyse(new), edits)
+    return new
 
 
 def _put(version: _Version, new: bytes, root: Path | None) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 
 from ..errors import StatusFileRefused
 from ..sprint import EntryKind, StoryStatus, kind_of, normalise, story_status
-from .opinion import ask
-from .scan import Row, Scan, scan
+from .reading import Content
+from .scan import Row, Scan
 from .tokens import Pair
+
+#: A value, with the columns it has now, and what shall stand there.
+Edit = tuple[Pair, str]
 
 _DATE = re.compile(
     r"(?:(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)|(?P<m2>\d\d)-(?P<d2>\d\d)-(?P<y2>\d{4}))"
@@ -52,58 +55,56 @@ def check_change(row: Row, value: str, expected: str | None, force: bool) -> Non
         )
 
 
-def apply(
+def plan(
     found: Scan,
     changes: Mapping[str, str],
     expected: Mapping[str, str],
-    now: datetime | None,
+    now: datetime,
     force: bool,
-) -> str:
-    """Return the text with all changes made and ``last_updated`` moved to ``now`` (None: left alone).
+) -> list[Edit]:
+    """Return the edits that make all changes and move ``last_updated``; none where all stands already.
 
-    Raises StatusFileRefused, naming the key, when one of them must not be made.
+    Raises StatusFileRefused, naming the key, when one of the changes must not be made.
     """
-    edits: list[tuple[Pair, str]] = []
+    edits: list[Edit] = []
     for key, value in changes.items():
         row = row_of(found, key)
         check_change(row, value, expected.get(key), force)
         if row.pair and row.value != value:
             edits.append((row.pair, value))
-    stamp = _stamp(found, now) if edits and now else None
-    return _edited(found, edits + ([stamp] if stamp else []))
+    stamp = _stamp(found, now) if edits else None
+    return [*edits, stamp] if stamp else edits
 
 
-def _edited(found: Scan, edits: list[tuple[Pair, str]]) -> str:
+def apply(found: Scan, edits: Iterable[Edit]) -> str:
+    """Return the text with the values replaced, each between its own two columns."""
     lines = list(found.lines)
     for pair, value in edits:
         line = lines[pair.line - 1]
         lines[pair.line - 1] = line[: pair.start] + value + line[pair.end :]
-    text = "".join(lines)
-    _prove(found, text, edits)
-    return text
+    return "".join(lines)
 
 
-def _prove(found: Scan, text: str, edits: list[tuple[Pair, str]]) -> None:
-    """Read the new text again; raises StatusFileRefused when it differs in more than the edited values."""
+def prove(before: Content, after: Content, edits: Sequence[Edit]) -> None:
+    """Raise StatusFileRefused unless the edited text, read anew, differs in exactly the edited values."""
     wanted = {pair.line: value for pair, value in edits}
-    again = scan(text)
-    expected = [(row.key, row.line, wanted.get(row.value_line, row.value)) for row in found.rows]
-    same_rows = [(row.key, row.line, row.value) for row in again.rows] == expected
-    if again.refusal or not same_rows:
+    expected = [(row.key, row.line, wanted.get(row.value_line, row.value)) for row in before.scan.rows]
+    same_rows = [(row.key, row.line, row.value) for row in after.scan.rows] == expected
+    if after.refusal or not same_rows:
         raise StatusFileRefused("The edit would have changed more than one value; nothing was written.")
-    before, after = ask("".join(found.lines)), ask(text)
-    if before.error is None and _differences(before.scalars, after.scalars) > len(edits):
+    old, new = before.opinion, after.opinion
+    if old.error is None and (new.error or _differences(old.scalars, new.scalars) != len(edits)):
         raise StatusFileRefused("A YAML parser reads the edited file differently; nothing was written.")
 
 
 def _differences(before: list[str], after: list[str]) -> int:
-    """Count the scalars that differ; more than any allowed number when some were lost or added."""
+    """Count the scalars that differ; -1 when some were lost or added."""
     if len(before) != len(after):
-        return len(before) + len(after)
+        return -1
     return sum(one != other for one, other in zip(before, after, strict=True))
 
 
-def _stamp(found: Scan, now: datetime) -> tuple[Pair, str] | None:
+def _stamp(found: Scan, now: datetime) -> Edit | None:
     """Return the pair of ``last_updated`` and its new value, when it stands once and holds a plain date."""
     pairs = [pair for pair in found.top if pair.key == "last_updated" and not pair.problem]
     if len(pairs) != 1:

@@ -59,6 +59,10 @@ def ask(text: str) -> Opinion:
         opinion.refusal = str(reason)
     except yaml.YAMLError as problem:
         opinion.error = _sentence(problem)
+        # libyaml looks ahead, so its own limit of 1,000 levels can come before ours.
+        if "maximum nesting" in opinion.error:
+            line = getattr(getattr(problem, "problem_mark", None), "line", 0) + 1
+            opinion.refusal = f"Line {line} is nested more than {MAX_DEPTH} levels deep."
     else:
         opinion.entries = _entries(root)
     return opinion
@@ -81,9 +85,11 @@ def _check(event: Any, documents: int) -> None:
         raise _Refused(f"The file holds several YAML documents; the next one begins on line {_line(event)}.")
     if isinstance(event, yaml.AliasEvent):
         raise _Refused(f"Line {_line(event)} holds an alias (*{event.anchor}).")
-    if getattr(event, "anchor", None):
+    if not isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
+        return
+    if event.anchor:
         raise _Refused(f"Line {_line(event)} holds an anchor (&{event.anchor}).")
-    if getattr(event, "tag", None):
+    if event.tag:
         raise _Refused(f"Line {_line(event)} holds a tag ({event.tag}).")
 
 

@@ -31,9 +31,10 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What one version of the file says; ``scan`` keeps where each value stands."""
+    """What one version of the file says; ``scan`` knows where each value stands."""
 
     scan: Scan
+    opinion: Opinion
     entries: tuple[Entry, ...]
     warnings: tuple[str, ...]
     refusal: str | None
@@ -51,7 +52,7 @@ def analyse(raw: bytes) -> Content:
     shape, foreign = _shape(found)
     found.refuse_from(opinion.refusal, foreign, _disagreement(found, opinion))
     entries = _entries(found)
-    return Content(found, entries, tuple(_warnings(found, opinion, entries)), found.refusal, shape)
+    return Content(found, opinion, entries, tuple(_warnings(found, opinion, entries)), found.refusal, shape)
 
 
 def _decode(raw: bytes) -> tuple[str, str | None]:
@@ -102,10 +103,12 @@ def _disagreement(found: Scan, opinion: Opinion) -> str | None:
     return f"A YAML parser reads the map differently from line {line} on."
 
 
-def _entry(row: Row, unique: bool) -> Entry:
+def _entry(row: Row, unique: bool, comment_title: str) -> Entry:
     kind = kind_of(row.key)
     status, status_class = normalise(row.value, kind)
     title = row.title or (slug_title(row.key) if kind is EntryKind.STORY else "")
+    if kind is EntryKind.EPIC:
+        title = title or comment_title
     return Entry(
         key=row.key,
         kind=kind,
@@ -131,13 +134,12 @@ def _lines_of(rows: Iterable[Row]) -> dict[str, list[int]]:
 def _entries(found: Scan) -> tuple[Entry, ...]:
     """Return one entry a key: the place of the first, the status of the last, as YAML readers have it."""
     lines = _lines_of(found.rows)
-    assigned = assign_epics(_entry(row, len(lines[row.key]) == 1) for row in found.rows)
     titles = _epic_titles(found)
+    rows = (_entry(row, len(lines[row.key]) == 1, titles.get(row.line, "")) for row in found.rows)
     unique: dict[str, Entry] = {}
-    for entry in assigned:
-        epic = unique[entry.key].epic if entry.key in unique else entry.epic
-        title = entry.title or (titles.get(entry.line, "") if entry.kind is EntryKind.EPIC else "")
-        unique[entry.key] = replace(entry, epic=epic, title=title)
+    for entry in assign_epics(rows):
+        first = unique.get(entry.key)
+        unique[entry.key] = replace(entry, epic=first.epic) if first else entry
     return tuple(unique.values())
 
 
