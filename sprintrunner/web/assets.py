@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -28,10 +29,18 @@ STYLES = (
 )
 
 
+_COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
+_INDENT = re.compile(rb"\n\s*")
+
+
 @cache
 def stylesheet() -> bytes:
-    """Return all sources of ``static/css/`` as one file, read once in the life of the process."""
-    return b"\n".join((STATIC / "css" / name).read_bytes() for name in STYLES)
+    """Return all sources of ``static/css/`` as one file, read once in the life of the process.
+
+    Comments and indentation stay behind: a third of the bytes.
+    """
+    joined = b"\n".join((STATIC / "css" / name).read_bytes() for name in STYLES)
+    return _INDENT.sub(b"\n", _COMMENT.sub(b"", joined)).strip()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The one Jinja environment: pages, responses and stream fragments are rendered here, with or without Flask."""
+"""The one Jinja environment of pages, responses and stream fragments; it needs no Flask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import assets
-from .views import looks, words
+from .views import looks, shell, words
 
 
 @cache
@@ -22,7 +22,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(words.FILTERS)
-    made.globals.update(asset=assets.asset, look=looks.of, story_url=words.story_url, slot=words.slot)
+    made.globals.update(asset=assets.asset, look=looks.of, story_url=words.story_url)
+    # Pages that must stand alone, errors and the login, bring no frame of their own.
+    made.globals.update(shell=shell.BLANK)
     return made
 
 

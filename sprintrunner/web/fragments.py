@@ -1,0 +1,94 @@
+"""What the stream sends: the slots of the dashboard, all of them or those that some events changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import escape
+
+from ..events import Event, EventType
+from .render import render
+from .views import dashboard, grid, now
+from .views.reading import Reading
+
+if TYPE_CHECKING:
+    from ..services import Services
+
+_EVERYTHING = tuple(slot.name for slot in dashboard.SLOTS)
+_BATCH = frozenset({EventType.BATCH_START, EventType.BATCH_END, EventType.CYCLE_START, EventType.CYCLE_END})
+#: What each kind of event changes besides the rows of its stories and the time of the last event.
+_CHANGES = {
+    EventType.COMMAND_START: ("pill", "verdict", "night", "now", "happened"),
+    EventType.COMMAND_END: ("pill", "verdict", "night", "needs", "now", "happened"),
+    EventType.STORY_STATUS: ("pill", "verdict", "night", "needs", "now", "happened", "commits"),
+    EventType.BATCH_WARNING: ("needs", "happened", "verdict", "pill"),
+    EventType.ERROR: ("needs", "happened", "verdict", "pill"),
+}
+
+
+def oob(target: str, html: str) -> str:
+    """Address ``html`` to the element with the id ``target``; the one place where an address is added.
+
+    The wrapper is a template element because its content keeps table rows and forms, which a parser would
+    drop elsewhere; it morphs, so that focus, selection and open details stay.
+    """
+    return f'<template hx-swap-oob="innerMorph:#{escape(target)}">{html}</template>\n'
+
+
+def snapshot(services: Services) -> str:
+    """Return replacements of everything that can change on the page."""
+    reading = Reading(services)
+    return "".join(_slot(reading, name) for name in _EVERYTHING)
+
+
+def changes(services: Services, events: Sequence[Event]) -> str:
+    """Return replacements of what these events changed."""
+    reading = Reading(services)
+    types = {event.type for event in events}
+    if types & _BATCH or any(event.type not in _CHANGES for event in events if not _is_progress(event)):
+        return "".join(_slot(reading, name) for name in _EVERYTHING)
+    names = {"last-event", *(name for kind in types for name in _CHANGES.get(kind, ()))}
+    parts = [_slot(reading, name) for name in _EVERYTHING if name in names]
+    if "now" not in names:
+        parts.extend(_cards(reading, events))
+    return "".join((*parts, *_rows(reading, events)))
+
+
+def _is_progress(event: Event) -> bool:
+    return event.type is EventType.COMMAND_PROGRESS
+
+
+def _slot(reading: Reading, name: str) -> str:
+    slot = dashboard.BY_NAME[name]
+    return oob(slot.name, render(slot.partial, **{slot.variable: slot.read(reading)}))
+
+
+def _cards(reading: Reading, events: Iterable[Event]) -> Iterable[str]:
+    """The cards of commands that reported progress."""
+    told = {(e.payload.get("command"), e.payload.get("story_key")) for e in events}
+    for command in reading.running:
+        if (command.command, command.story_keys) in told or (command.command, "") in told:
+            card = now.card(reading, command)
+            yield oob(card.slot, render("partials/now_card.html", card=card))
+
+
+def _rows(reading: Reading, events: Iterable[Event]) -> Iterable[str]:
+    """The rows of the stories that events name, and the headings of their epics."""
+    keys = {key for event in events if not _is_progress(event) for key in _named(event)}
+    if not keys:
+        return
+    board, epics = grid.Board(reading), grid.by_epic(reading.entries)
+    for epic, entries in epics.items():
+        mine = [entry for entry in entries if entry.key in keys]
+        for entry in mine:
+            row = board.row(entry)
+            yield oob(row.slot, render("partials/story_row.html", row=row))
+        if mine:
+            heading = board.epic(epic, entries, ())
+            yield oob(heading.slot, render("partials/epic_row.html", epic=heading))
+    yield oob("summary", str(escape(grid.summary(reading))))
+
+
+def _named(event: Event) -> list[str]:
+    return [key for key in str(event.payload.get("story_key") or "").split(",") if key]

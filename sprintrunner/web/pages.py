@@ -1,0 +1,142 @@
+"""The pages: each reads its view and renders one template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, abort, make_response, redirect, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from ..errors import NotFound, SettingsInvalid, SettingsStale
+from ..files import read_regular
+from ..redact import redact, secret_values
+from ..settings import BY_NAME
+from . import assets
+from .context import number_argument, row_id, services
+from .render import render
+from .views import commands, dashboard, history, settings, shell, story
+from .views.reading import Reading
+
+bp = Blueprint("pages", __name__)
+
+#: A transcript is capped where it is written, at 64 MiB; this is the same bound for reading.
+_TRANSCRIPT_LIMIT = 72 << 20
+_OFFSET_LIMIT = 10_000_000
+
+
+@bp.get("/static/app.css")
+def stylesheet() -> BaseResponse:
+    """The joined stylesheet. Its address carries its version, so that it may be kept for ever."""
+    response = Response(assets.stylesheet(), mimetype="text/css")
+    response.cache_control.max_age = 31_536_000 if request.args.get("v") else 0
+    response.set_etag(assets.version("app.css"))
+    return response.make_conditional(request)
+
+
+@bp.get("/")
+def index() -> str:
+    """The dashboard, complete without JavaScript."""
+    reading = Reading(services())
+    # The id of the newest event is read before anything else: what happens meanwhile comes by the stream.
+    frame = shell.shell(reading, "", "/")
+    return render("dashboard.html", shell=frame, **dashboard.values(reading, request.args.get("epic", "")))
+
+
+def _page(template: str, title: str, current: str, reading: Reading, **values: Any) -> str:
+    return render(template, shell=shell.shell(reading, title, current), **values)
+
+
+@bp.get("/batches")
+def batches() -> str:
+    """All batches, newest first."""
+    reading = Reading(services())
+    view = history.batches(reading, number_argument("offset", 0, 0, _OFFSET_LIMIT))
+    return _page("batches.html", "Batches", "/batches", reading, page=view)
+
+
+@bp.get("/batches/<batch_id>")
+def batch(batch_id: str) -> str:
+    """One batch."""
+    reading = Reading(services())
+    row = reading.store.batch(row_id(batch_id))
+    if row is None:
+        abort(404, f"There is no batch {batch_id}.")
+    view = history.batch_page(reading, row)
+    return _page("batch.html", f"Batch {row.id}", "/batches", reading, page=view)
+
+
+@bp.get("/stories/<key:key>")
+def story_page(key: str) -> str:
+    """One story."""
+    reading = Reading(services())
+    view = story.story_page(reading, key)
+    if view is None:
+        abort(404, f"There is no story {key} in the status file, and no batch worked on one.")
+    return _page("story.html", key, "/", reading, page=view)
+
+
+@bp.get("/commands/<command_id>")
+def command(command_id: str) -> str:
+    """One command."""
+    reading = Reading(services())
+    row = reading.store.command(row_id(command_id))
+    if row is None:
+        abort(404, f"There is no command {command_id}.")
+    view = commands.command_page(reading, row)
+    return _page("command.html", f"{row.command} {row.attempt}", "/", reading, page=view)
+
+
+@bp.get("/commands/<command_id>/transcript")
+def transcript(command_id: str) -> Response:
+    """The raw output of a command's agent, without secrets; what it writes later needs a reload."""
+    ours = services()
+    row = ours.store.command(row_id(command_id))
+    if row is None:
+        abort(404, f"There is no command {command_id}.")
+    if not row.transcript:
+        abort(404, f"Command {command_id} has no transcript.")
+    # Only the file's own name counts: the column can never lead out of the folder.
+    path = ours.state_dir / "transcripts" / Path(row.transcript).name
+    raw, _ = read_regular(path, _TRANSCRIPT_LIMIT, path.parent, NotFound)
+    text = redact(raw.decode("utf-8", "replace"), secret_values(ours.environ))
+    return Response(text, mimetype="text/plain")
+
+
+@bp.get("/settings")
+def show_settings() -> str:
+    """The settings form."""
+    saved = request.args.get("saved") == "1"
+    return _settings(settings.form(services().layers(), message="Saved." if saved else "", saved=saved))
+
+
+def _settings(form: settings.Form) -> str:
+    return _page("settings.html", "Settings", "/settings", Reading(services()), form=form)
+
+
+@bp.post("/settings")
+def save_settings() -> BaseResponse:
+    """Save the form: 303 to itself, or 422 and the form again with its errors in place."""
+    ours, sent = services(), request.form.to_dict()
+    layers = ours.layers()
+    try:
+        if request.form.get("forget") in BY_NAME:
+            ours.forget_setting(request.form["forget"])
+        else:
+            ours.save_settings(settings.changes(layers, sent), sent.get("etag"))
+    except SettingsInvalid as error:
+        return _again(settings.form(layers, sent, error.fields, _failed(error)), 422)
+    except SettingsStale as error:
+        return _again(settings.form(layers, sent, message=error.sentence), 422)
+    return redirect("/settings?saved=1", 303)
+
+
+def _again(form: settings.Form, status: int) -> Response:
+    return make_response(_settings(form), status)
+
+
+def _failed(error: SettingsInvalid) -> str:
+    known = [name for name in error.fields if name in BY_NAME]
+    if len(known) < len(error.fields):
+        return f"Nothing was saved. {error.sentence}"
+    return f"Nothing was saved. {len(known)} {'field' if len(known) == 1 else 'fields'} to correct:"

@@ -1,0 +1,179 @@
+"""The rail: what happened, one sentence a change of state, newest first; below it the commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...events import Event, EventType
+from ...git import Commit
+from . import looks, words
+from .looks import Look
+from .reading import Reading
+
+#: Lines of the rail.
+MOST_LINES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One sentence. ``parts`` alternate: prose, a name in mono, prose …; ``at`` in ms."""
+
+    id: int
+    at: int
+    look: Look
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """The newest lines, and how many events there are in all."""
+
+    lines: tuple[Line, ...]
+    total: int
+    batch_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """The commits of the batch, newest first; ``ahead`` of the remote, None without one."""
+
+    commits: tuple[Commit, ...]
+    ahead: int | None
+
+
+def happened(reading: Reading) -> Happened:
+    """Read the upper half of the rail."""
+    lines = [line for event in reversed(reading.events) if (line := line_of(event))]
+    batch_id = reading.batch.id if reading.batch else None
+    return Happened(
+        tuple(lines[:MOST_LINES]), reading.store.count_events(batch_id) if batch_id else 0, batch_id
+    )
+
+
+def commits(reading: Reading) -> Commits:
+    """Read the lower half of the rail."""
+    shas = list(dict.fromkeys(s.commit_sha for s in reversed(reading.batch_stories) if s.commit_sha))
+    found = sorted(reading.commits(shas), key=lambda commit: -commit.when)
+    return Commits(tuple(found[:12]), reading.ahead() if found else None)
+
+
+def line_of(event: Event, progress: bool = False) -> Line | None:
+    """Return the sentence of an event; None where it is no change of state, unless ``progress``."""
+    made = _SENTENCES[event.type](event.payload)
+    if made is None:
+        made = _plain(event.payload) if progress else None
+    return None if made is None else Line(event.id, event.timestamp, made[0], made[1])
+
+
+Sentence = tuple[Look, tuple[str, ...]]
+
+_PLAIN = Look("neutral", "dot")
+_NEXT = Look("neutral", "next")
+_WARN = Look("attention", "warn")
+
+
+def _keys(value: Any) -> str:
+    keys = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else ()
+    return ", ".join(words.short_key(str(key)) for key in keys)
+
+
+def _attempt(payload: Mapping[str, Any]) -> str:
+    attempt = payload.get("attempt")
+    return f" {attempt}" if isinstance(attempt, int) else ""
+
+
+def _of(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    keys = _keys(payload["story_key"] or "")
+    return (f"{_attempt(payload)} of ", keys) if keys else (_attempt(payload),)
+
+
+def _batch_start(payload: Mapping[str, Any]) -> Sentence:
+    most = payload["max_cycles"]
+    many = words.plural(most, "cycle") if isinstance(most, int) else "all stories"
+    return Look("neutral", "play"), (f"Batch {payload['batch_id']} started: {many}",)
+
+
+def _batch_end(payload: Mapping[str, Any]) -> Sentence:
+    status = str(payload["status"])
+    reason = payload.get("reason")
+    many = words.plural(int(payload["cycles_completed"] or 0), "cycle")
+    said = f"Batch {payload['batch_id']} {status.replace('_', ' ')}: {reason or many}"
+    return looks.of("batch", status), (said,)
+
+
+def _warning(payload: Mapping[str, Any]) -> Sentence:
+    return _WARN, (str(payload["warning"]),)
+
+
+def _cycle_start(payload: Mapping[str, Any]) -> Sentence:
+    return _NEXT, (f"Cycle {payload['cycle_number']} started: ", _keys(payload["story_keys"]))
+
+
+def _cycle_end(payload: Mapping[str, Any]) -> Sentence:
+    done = payload["completed_stories"]
+    names = _keys(done) if isinstance(done, list | str) else ""
+    said = ("", names, " done") if names else ("no story finished",)
+    return Look("done", "disc") if names else _NEXT, (f"Cycle {payload['cycle_number']} ended: ", *said[1:])
+
+
+def _command_start(payload: Mapping[str, Any]) -> Sentence | None:
+    attempt = payload.get("attempt")
+    if payload["task_id"] != payload["command"] or not isinstance(attempt, int) or attempt < 2:
+        return None
+    return looks.of("command", "running"), ("", str(payload["command"]), *_of(payload), " started")
+
+
+def _command_end(payload: Mapping[str, Any]) -> Sentence | None:
+    status = str(payload["status"])
+    if payload["task_id"] != payload["command"]:
+        return None
+    if status == "succeeded" and payload["command"] not in ("code-review", "commit"):
+        return None
+    reason = payload.get("reason") or payload.get("summary") or payload.get("highest_severity")
+    said = status.replace("_", " ") + (f": {reason}" if reason else "")
+    return looks.of("command", status), ("", str(payload["command"]), *_of(payload), f" {said}")
+
+
+def _story_status(payload: Mapping[str, Any]) -> Sentence:
+    status = str(payload["new_status"])
+    reason = payload.get("reason")
+    verb = "" if status in ("done", "blocked") else "is "
+    said = f" {verb}{status.replace('-', ' ')}" + (f": {reason}" if reason else "")
+    return looks.of("story", status), ("", words.short_key(str(payload["story_key"])), said)
+
+
+def _context(payload: Mapping[str, Any]) -> Sentence:
+    return _PLAIN, (f"Project context: {payload['status']}",)
+
+
+def _error(payload: Mapping[str, Any]) -> Sentence:
+    return Look("blocked", "no"), (str(payload["message"]),)
+
+
+def _nothing(_: Mapping[str, Any]) -> None:
+    return None
+
+
+def _plain(payload: Mapping[str, Any]) -> Sentence:
+    said = str(payload.get("message") or payload.get("status") or "started")
+    return _PLAIN, ("", str(payload["command"]), *_of(payload), f" {said}")
+
+
+_SENTENCES: Mapping[EventType, Callable[[Mapping[str, Any]], Sentence | None]] = {
+    EventType.BATCH_START: _batch_start,
+    EventType.BATCH_END: _batch_end,
+    EventType.BATCH_WARNING: _warning,
+    EventType.CYCLE_START: _cycle_start,
+    EventType.CYCLE_END: _cycle_end,
+    EventType.COMMAND_START: _command_start,
+    EventType.COMMAND_PROGRESS: _nothing,
+    EventType.COMMAND_END: _command_end,
+    EventType.STORY_STATUS: _story_status,
+    EventType.CONTEXT_CREATE: _context,
+    EventType.CONTEXT_REFRESH: _context,
+    EventType.CONTEXT_COMPLETE: _context,
+    EventType.ERROR: _error,
+    EventType.PONG: _nothing,
+}
