@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -725,6 +726,34 @@ def test_runs_started_from_many_threads_all_end_and_leave_no_descriptor(tmp_path
         thread.join(30)
     assert [(verdict.code, lines) for verdict, lines in results] == [(0, [b"hello"])] * 16
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_run_works_beyond_the_descriptors_that_select_can_take(make):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1300:
+        pytest.skip("the machine allows too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1300), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        run = make(["/bin/sh", "-c", "echo hello"])
+        assert run.run().code == 0
+        assert run.lines == [b"hello"]
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_wish_to_end_a_former_run_reaches_a_shim_that_hangs(make, monkeypatch):
+    monkeypatch.setattr("sprintrunner.process.identity.SHIM_MARGIN", 0.2)
+    run = make(agent(IGNORE_TERM + READY + FOREVER), limits={"grace": 5.0})
+    identity = run.start()
+    run.said(b"ready")
+    begun = time.monotonic()
+    assert end_tree(identity, 0.2) == 0
+    assert time.monotonic() - begun < 3
+    assert run.left() == []
+    assert run.wait().survivors == 0
 
 
 def test_an_idle_run_does_not_wake_anybody(make):

@@ -114,12 +114,19 @@ def _end_shim(identity: Identity, grace: float) -> None:
         if is_alive(identity):
             signal.pidfd_send_signal(handle, signal.SIGTERM)
             signal.pidfd_send_signal(handle, signal.SIGCONT)
-        if is_alive(identity) and not select.select([handle], [], [], grace + SHIM_MARGIN)[0]:
+        if not _ends_within(handle, grace + SHIM_MARGIN):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
+            _ends_within(handle, shim.SWEEP)
     except ProcessLookupError:
         return
     finally:
         os.close(handle)
+
+
+def _ends_within(handle: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _lives_in(leader: int, fields: list[bytes]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import marshal
+import math
 import os
 import select
 import signal
@@ -87,7 +88,8 @@ class Supervised:
         except BaseException:  # no thread to be had: a run that nobody watches must not be
             self._process.kill()
             self._process.wait()
-            self._close_all()
+            with self._lock:
+                self._close_all()
             raise
         return self._identity
 
@@ -238,7 +240,11 @@ class Supervised:
 
     def _listen(self, patience: float | None) -> bool:
         """Wait for the shim or a nudge; return True when the shim has ended."""
-        ready, _, _ = select.select([self._wakes, self._nudges], [], [], patience)
+        # Not select(): with a thousand streams open, descriptors go beyond what it can take.
+        poll = select.poll()
+        poll.register(self._wakes, select.POLLIN)
+        poll.register(self._nudges, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(None if patience is None else math.ceil(patience * 1000))]
         if self._nudges in ready:
             os.read(self._nudges, shim.CHUNK)
         if self._wakes not in ready:
