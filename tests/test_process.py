@@ -620,6 +620,38 @@ def test_a_killed_shim_takes_a_child_without_marker_along(make):
     assert not any(map(exists, family))
 
 
+def test_a_killed_shim_takes_a_daemon_along_that_holds_nothing_but_the_lock(make, tmp_path):
+    inner = "import os,signal,time; signal.signal(15,1); print(os.getpid(), flush=True); time.sleep(600)"
+    text = "import os, sys, time\n" + DAEMON
+    text += f"args = ['env', '-i', sys.executable, '-I', '-S', '-c', {inner!r}]\n"
+    text += "daemon(lambda: os.execvp('env', args))\n" + FOREVER
+    lock = (tmp_path / "lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = make(agent("import time\n" + READY + FOREVER), lock_fd=lock.fileno())
+        other.start()
+        other.said(b"ready")
+        run = make(agent(text), lock_fd=lock.fileno(), limits={"grace": 0.3})
+        identity = run.start()
+        assert until(lambda: run.lines)
+        os.kill(identity.pid, signal.SIGKILL)
+        verdict = run.wait()
+        assert (verdict.ended_by, verdict.survivors) == ("shim_lost", 0)
+        assert not exists(int(run.lines[0]))
+        assert not other.exits
+
+
+def test_who_merely_opened_the_lock_file_is_no_holder(tmp_path):
+    path = tmp_path / "lock"
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with path.open() as opened, subprocess.Popen(["sleep", "600"], stdin=opened) as bystander:
+            try:
+                assert find_holders(path) == []
+            finally:
+                bystander.kill()
+
+
 def test_a_shim_that_hangs_is_ended_by_the_watcher(make, monkeypatch):
     monkeypatch.setattr("sprintrunner.process.identity.SHIM_MARGIN", 0.3)
     run = make(agent("import time\n" + READY + FOREVER), limits={"grace": 0.2})

@@ -17,7 +17,7 @@ from .spec import Identity
 SHIM_MARGIN = shim.SWEEP + shim.DRAIN + 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Indexes into stat_of(): field n of proc(5) is n - 3.
-_STATE, _SESSION, _CPU, _START = 0, 3, slice(11, 15), 19
+_STATE, _PARENT, _SESSION, _CPU, _START = 0, 1, 3, slice(11, 15), 19
 
 
 @cache
@@ -53,10 +53,19 @@ def find_session(leader: int) -> list[int]:
 
 
 def find_holders(path: Path) -> list[int]:
-    """Return who else holds this file open; finds agents that shed their environment and their family."""
+    """Return who else holds the flock on this file, inherited; who merely opened it does not count.
+
+    Finds agents that shed their environment and their family. Raises OSError when there is no such file.
+    """
     wanted = path.stat()
     pids = [pid for pid in shim.all_pids() if pid != os.getpid()]
     return [pid for pid in pids if _holds(pid, wanted)]
+
+
+def find_orphans(lock_fd: int) -> list[int]:
+    """Return the holders of this lock that do not descend from here: what a lost shim left behind."""
+    holders = find_holders(Path(f"/proc/self/fd/{lock_fd}"))
+    return [pid for pid in holders if not _may_descend(pid)]
 
 
 def cpu_seconds(root: int) -> float:
@@ -71,7 +80,7 @@ def end_marked(run_id: str, grace: float) -> int:
 
 
 def end_holders(path: Path, grace: float) -> int:
-    """End every other process that holds this file open. Return how many are left."""
+    """End every other process that holds the flock on this file. Return how many are left."""
     return end_all(lambda: find_holders(path), grace)
 
 
@@ -136,9 +145,21 @@ def _lives_in(leader: int, fields: list[bytes]) -> bool:
 def _holds(pid: int, wanted: os.stat_result) -> bool:
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            return any(_is_file(entry, wanted) for entry in entries)
+            found = [entry.name for entry in entries if _is_file(entry, wanted)]
     except OSError:
         return False
+    # Locks are listed where the open file holds them, whoever opened it once.
+    return any(b"lock:" in shim.read_proc(pid, f"fdinfo/{name}") for name in found)
+
+
+def _may_descend(pid: int) -> bool:
+    while pid > 1:
+        fields = shim.stat_of(pid)
+        # An ancestor that died under our eyes: the next round sees whom the kernel gave the child to.
+        if pid == os.getpid() or not fields:
+            return True
+        pid = int(fields[_PARENT])
+    return False
 
 
 def _is_file(entry: os.DirEntry[str], wanted: os.stat_result) -> bool:

@@ -299,16 +299,13 @@ class Supervised:
         return verdict
 
     def _end_without_shim(self) -> Exit:
-        """The shim was killed: end its tree from here, by session and by marker."""
+        """The shim was killed: end its tree from here."""
         self._process.kill()
         self._process.wait()
         now = int(time.time() * 1000)
         if not self._went:
             return Exit(None, None, "not_started", ended_at=now)
-        leader, run_id = self._process.pid, self.spec.run_id
-        survivors = ids.end_all(
-            lambda: {*ids.find_session(leader), *ids.find_marked(run_id)}, self.limits.grace
-        )
+        survivors = ids.end_all(self._find_tree, self.limits.grace)
         seconds = time.monotonic() - (self._deadlines.started or 0.0)
         return Exit(
             None,
@@ -320,6 +317,15 @@ class Supervised:
             ended_at=now,
             seconds=seconds,
         )
+
+    def _find_tree(self) -> set[int]:
+        """Return what is left without a shim: by session, by marker, by the lock that it inherited."""
+        found = {*ids.find_session(self._process.pid), *ids.find_marked(self.spec.run_id)}
+        if self.spec.lock_fd is not None:
+            # The owner may have closed its lock already; whoever has it next then looks for holders.
+            with suppress(OSError):
+                found |= {*ids.find_orphans(self.spec.lock_fd)}
+        return found
 
     def _end(self, verdict: Exit) -> None:
         self._transcript.close()
