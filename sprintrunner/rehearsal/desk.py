@@ -23,16 +23,18 @@ BASH_OUTPUT = 30_000  # characters, the real CLI's limit
 
 #: Seconds a command takes at speed 1, and the steps over which they are spread.
 PACES = {
-    "generate-project-context": (1.6, 6),
-    "create-story": (2.3, 10),
-    "create-story-discovery": (2.4, 8),
-    "story-review": (1.3, 7),
-    "create-tech-spec": (1.9, 7),
-    "tech-spec-review": (1.2, 6),
-    "dev-story": (2.8, 18),
-    "code-review": (1.8, 11),
-    "commit": (1.2, 6),
+    "generate-project-context": (1.6, 5),
+    "create-story": (2.2, 5),
+    "create-story-discovery": (2.4, 7),
+    "story-review": (1.4, 4),
+    "create-tech-spec": (1.9, 4),
+    "tech-spec-review": (1.2, 4),
+    "dev-story": (2.9, 12),
+    "code-review": (2.0, 9),
+    "commit": (1.2, 5),
 }
+#: A report of a task that takes longer than this is the last one, in seconds.
+SLOW_REPORT = 1.5
 
 
 class Denied(Exception):
@@ -83,8 +85,9 @@ class Desk:
 
     # speaking
 
-    def _turn(self, written: int) -> None:
-        self.pace.wait()
+    def _turn(self, written: int, paced: bool = True) -> None:
+        if paced:
+            self.pace.wait()
         budget = self.options.get("--max-budget-usd")
         if budget and self.stream.meter.total_cost() > float(budget):
             raise OverLimit("error_max_budget_usd")
@@ -99,9 +102,9 @@ class Desk:
 
     # tools
 
-    def _call(self, name: str, arguments: Mapping[str, Any]) -> str:
+    def _call(self, name: str, arguments: Mapping[str, Any], paced: bool = True) -> str:
         """Announce a tool call and return its id; raise Denied when the permission mode forbids it."""
-        self._turn(len(json.dumps(arguments)))
+        self._turn(len(json.dumps(arguments)), paced)
         tool_id = tool_ids(1)[0]
         self.stream.assistant(tool_use(tool_id, name, arguments))
         if not self._permitted(name):
@@ -177,9 +180,9 @@ class Desk:
         self.stream.tool_result(tool_id, words, f"Error: {words}", is_error=True)
         return False
 
-    def bash(self, command: str, description: str) -> Ran:
+    def bash(self, command: str, description: str, *, paced: bool = True) -> Ran:
         """Run a command in a session of its own, as the real CLI does, and return its real outcome."""
-        tool_id = self._call("Bash", {"command": command, "description": description})
+        tool_id = self._call("Bash", {"command": command, "description": description}, paced)
         ran = self._run(command)
         if ran.code:
             words = f"Exit code {ran.code}\n{ran.output}".rstrip()
@@ -230,8 +233,10 @@ class Desk:
             reports.append(self._report(name, "start", message))
         # Asked each time: what cannot be reported once will not be reported later either.
         if self._reports and shutil.which("sprintrunner"):
-            ran = self.bash("; ".join(reports), f"Report the task {name or 'that ended'}")
-            self._reports = ran.code == 0
+            began = time.monotonic()
+            # Reports take time of their own, so they are no step of the pace: its deadlines absorb them.
+            ran = self.bash("; ".join(reports), f"Report the task {name or 'that ended'}", paced=False)
+            self._reports = ran.code == 0 and time.monotonic() - began < SLOW_REPORT
 
     def _report(self, name: str, status: str, message: str) -> str:
         facts = self.facts
