@@ -321,6 +321,8 @@ def test_a_client_that_talks_without_end_is_dropped(hub: Hub) -> None:
 def test_heartbeats_come_and_nothing_grows(store: Store, page: Page) -> None:
     hub = Hub(store, page, lambda: 0.01)
     readers = [Reader(hub, kind) for kind in Kind for _ in range(3)]
+    for reader in readers:
+        reader.next()
     before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
     for reader in readers:
         seen = b""

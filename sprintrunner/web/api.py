@@ -115,10 +115,9 @@ def sprint_status() -> Response:
     """The status file as it was understood."""
     project = services().project
     read = read_status()
+    inside = read.path.is_relative_to(project.root)
     told = {
-        "path": read.path.relative_to(project.root).as_posix()
-        if read.path.is_relative_to(project.root)
-        else "",
+        "path": read.path.relative_to(project.root).as_posix() if inside else read.path.name,
         "writable": read.writable,
         "stories": [_entry(entry) for entry in read.stories],
         "epics": list(read.epics),
@@ -166,7 +165,7 @@ def put_settings() -> Response:
     """Change some settings: all of them or none."""
     if request.mimetype != "application/json":
         raise BadRequest("send the settings as a JSON object")
-    return _settings(services().save_settings(body(), _if_match()))
+    return _settings(services().save_settings(body(), request.headers.get("If-Match")))
 
 
 @bp.delete("/api/settings/<key>")
@@ -186,11 +185,3 @@ def _settings(layers: Layers) -> Response:
     response = jsonify(settings.over_http(layers))
     response.set_etag(layers.etag)
     return response
-
-
-def _if_match() -> str | None:
-    """The tag the client has in hand; ``*`` asks only that there are settings, and there always are."""
-    given = request.headers.get("If-Match")
-    if given is None or given.strip() == "*":
-        return None
-    return given.strip().removeprefix("W/").strip('"')

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ..errors import SettingsInvalid, SprintRunnerError
 from .context import wants_html
 from .render import render
+from .views import shell
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ _PLAIN_LOGIN = """<!doctype html>
 def page(template: str, **values: Any) -> str:
     """Render a page of ours; where that fails, a plain one: an error page must not be the next error."""
     try:
-        return render(template, **values)
+        return render(template, shell=shell.BLANK, **values)
     except Exception:
         log.exception("%s cannot be rendered", template)
         plain = _PLAIN_LOGIN if template == "login.html" else _PLAIN
@@ -83,7 +84,10 @@ def answer_error(status: int, sentence: str, fields: dict[str, str] | None = Non
 
 
 def _for_program() -> bool:
-    return request.path.startswith("/api/") and not (request.method == "POST" and wants_html())
+    if not request.path.startswith("/api/"):
+        return False
+    plain_form = request.method == "POST" and "HX-Request" not in request.headers
+    return not (plain_form and wants_html())
 
 
 def _title(status: int) -> str:

@@ -21,6 +21,7 @@ _TYPES = {".yaml": "text/yaml", ".csv": "text/csv", ".md": "text/markdown"}
 #: Largest file served, in bytes.
 MAX_FILE = 4 << 20
 _ROWS = 1000
+#: What a task event says of its task; a progress event says it itself, or is none.
 _TASK_EVENTS = {
     EventType.COMMAND_START: "start",
     EventType.COMMAND_END: "end",

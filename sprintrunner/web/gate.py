@@ -1,4 +1,4 @@
-"""The gate before all other code: which hosts, origins and bodies are let in, and the headers of every answer."""
+"""The gate before all other code: hosts, origins and bodies let in, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def check_target(environ: WSGIEnvironment) -> None:
 
 
 def check_origin(environ: WSGIEnvironment, host: str) -> None:
-    """Sec-Fetch-Site and Origin, each where it is there, must say that the request comes from our own pages."""
+    """Sec-Fetch-Site and Origin, each where it is there, must say that our own page asks."""
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None and site not in ("same-origin", "none"):
         raise Stopped(403, "requests from other sites are refused")

@@ -166,7 +166,7 @@ class Door:
 
 
 def guard(door: Door) -> BaseResponse | None:
-    """Before each request: None for whoever may pass, a redirect to the login for people, 401 for programs."""
+    """Before each request: None lets it pass; people are sent to the login, programs get 401."""
     if request.endpoint in _OPEN_ENDPOINTS or request.path.startswith(_OPEN_PREFIX):
         return None
     authorization = request.headers.get("Authorization")

@@ -48,6 +48,7 @@ class Rounds:
         self._last = 0
         self._more = False
         self._broken = False
+        self._unrendered = False
         self._checked_at = 0.0
         self._interval = MAX_HEARTBEAT
         self._stopping = False
@@ -235,9 +236,13 @@ class Rounds:
                 self._fan_out(Kind.HTML, news)
             answers = channel.feed(list(self._hungry(Kind.HTML)))
         except Exception:
-            log.exception("a fragment could not be rendered; everything is sent next time")
+            # Said once, tried each second: a page that cannot be rendered must not fill the log.
+            if not self._unrendered:
+                log.exception("a fragment could not be rendered; everything is sent next time")
+            self._unrendered = True
             channel.rests_until = time.monotonic() + LOOK_INTERVAL
             return
+        self._unrendered = False
         for client, data in answers:
             self._write(client, data)
 
