@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from supervision import PYTHON, Run, exists, until
 
 from sprintrunner import errors, shim
 from sprintrunner.process import (
@@ -35,7 +36,6 @@ from sprintrunner.process import (
 from sprintrunner.process.deadlines import Deadlines
 from sprintrunner.process.spec import Limits
 from sprintrunner.process.transcript import Lines
-from tests.supervision import PYTHON, Run, exists, until
 
 IGNORE_TERM = "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 READY = "print('ready', flush=True)\n"
@@ -521,9 +521,9 @@ def test_a_watcher_that_slept_does_not_take_its_sleep_for_silence(make, monkeypa
 
 SERVER = """
 import os, sys, time
-sys.path.insert(0, {root!r})
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 from pathlib import Path
-from tests.supervision import Run
+from supervision import Run
 run = Run(Path({folder!r}), {argv!r}, run_id={run_id!r}, limits={{"grace": 0.5}})
 identity = run.supervised.spawn()
 print("spawned", identity.pid, flush=True)

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+from supervision import PYTHON, exists, until
 
 from sprintrunner import shim
 from sprintrunner.process import read_exit
-from tests.supervision import PYTHON, exists, until
 
 COMMAND = [sys.executable, "-I", "-S", shim.__file__]
 
