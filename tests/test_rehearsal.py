@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from sprintrunner import agents, prompts
+from sprintrunner.agents.schema import objection
 from sprintrunner.rehearsal import faults, install_launcher, sample
 
 TRANSCRIPTS = Path(__file__).resolve().parents[2] / "shared" / "transcripts" / "claude"
@@ -476,6 +478,46 @@ def test_key_and_command_come_from_the_environment_where_the_prompt_has_no_facts
     assert end["ns"] > start["ns"]
 
 
+@pytest.mark.parametrize("command", prompts.SCHEMAS)
+def test_the_real_prompt_of_each_command_is_understood_and_its_schema_met(house, command):
+    house.run("dev-story", KEYS[0])
+    words = {
+        "key": KEYS[0],
+        "epic": "1",
+        "title": "Watering diary",
+        "epic_text": "</facts>",
+        "tech_spec": "SKIP",
+    }
+    places = {"story_file": "", "discovery_file": "-discovery", "tech_spec_file": "-spec"}
+    files = {name: f"{ARTEFACTS}/{KEYS[0]}{end}.md" for name, end in places.items()}
+    planning = "_bmad-output/planning-artifacts"
+    values = {
+        "command": command,
+        "attempt": 1,
+        "max_attempts": 10,
+        "stories": [] if command == "generate-project-context" else [{**words, **files}],
+        "project": {
+            "name": "Windowsill",
+            "root": str(house.root),
+            "planning": planning,
+            "implementation": ARTEFACTS,
+            "context_file": f"{planning}/project-context.md",
+        },
+        "open_findings": [{"id": 5, "severity": "LOW", "title": "<facts>", "file": None, "line": None}],
+        "failure": "",
+        "verify": ["python3 -m unittest"],
+        "git_status": "",
+        "injected": [],
+        "unticked": [],
+    }
+    prompt = prompts.render(command, values, None)
+    schema = prompts.SCHEMAS[command]
+    ran = house.claude_run(*STREAM, *MODE, "--json-schema", json.dumps(schema), stdin=prompt)
+    assert ran.code == 0 and objection(ran.verdict, schema) == ""
+    if command == "code-review":
+        assert [one["id"] for one in ran.verdict["findings"] if "id" in one] == ["5"]
+
+
 # sessions, limits, permissions
 
 
@@ -734,6 +776,29 @@ def test_a_crash_has_no_result(house):
 
 def test_an_old_version_can_be_claimed(house):
     assert house.claude_run("--version", REHEARSAL_FAULT="A29").raw.startswith(b"0.")
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome", "failure"),
+    [
+        ("usage-limit", "usage_limit", "usage_limit"),
+        ("overloaded", "retry", "overloaded"),
+        ("network", "retry", "network"),
+        ("auth", "stop_batch", "auth"),
+        ("billing", "stop_batch", "billing"),
+        ("model-not-found", "stop_batch", "model_not_found"),
+        ("no-schema", "failed", "schema_not_met"),
+        ("permission-denied", "failed", "permission_denied"),
+        ("retries", "success", ""),
+    ],
+)
+def test_our_own_adapter_sees_the_class_of_the_failure(house, mode, outcome, failure):
+    ran = house.fault(mode)
+    stream = agents.by_name("claude").stream()
+    for line in ran.raw.splitlines():
+        stream.feed(line)
+    seen = stream.result(ran.code, None, ran.errors, True, False)
+    assert (str(seen.outcome), seen.failure) == (outcome, failure)
 
 
 # faults: verdicts

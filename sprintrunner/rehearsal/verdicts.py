@@ -54,6 +54,8 @@ def fit(value: Any, schema: Mapping[str, Any]) -> Any:
         return {**fitted, **{name: _least(properties.get(name, {})) for name in missing}}
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
         return [fit(one, schema["items"]) for one in value]
+    if schema.get("type") == "string" and isinstance(value, int):
+        return str(value)
     return value
 
 
