@@ -147,6 +147,9 @@ _DROPPED = (
     " migrated merged descoped moved-to covered-by archived obsolete"
 )
 
+#: After each change of one status a file of hundreds of the same keys is read again.
+_remembered = lru_cache(maxsize=8192)
+
 _Meaning = tuple[StoryStatus | None, StatusClass]
 _UNKNOWN: _Meaning = (None, StatusClass.UNKNOWN)
 
@@ -193,7 +196,7 @@ def _starts_with_word(text: str, word: str) -> bool:
     return not rest[0].isalnum() and not joined
 
 
-@lru_cache(maxsize=4096)
+@_remembered
 def normalise(raw: str, kind: EntryKind = EntryKind.STORY) -> tuple[StoryStatus | None, StatusClass]:
     """Return what a raw status means for an entry of this kind.
 
@@ -217,6 +220,7 @@ _RETRO_ITEM = re.compile(r"-retro-item-", re.IGNORECASE)
 _EPIC = re.compile(r"(epic[-_].|[\w.]+-epic-[\w.]+$)", re.IGNORECASE)
 
 
+@_remembered
 def kind_of(key: str) -> EntryKind:
     """Tell what a key names; case does not matter and no number is demanded."""
     if _RETRO_SUFFIX.search(key) or (_RETRO_ITEM.search(key) and _EPIC.match(key)):
@@ -224,6 +228,7 @@ def kind_of(key: str) -> EntryKind:
     return EntryKind.EPIC if _EPIC.match(key) else EntryKind.STORY
 
 
+@_remembered
 def epic_id(key: str) -> str:
     """Return the id in the key of an epic or retrospective: ``2a``; ``orch-1`` of ``orch-epic-1``."""
     key = _RETRO_SUFFIX.sub("", key)
@@ -303,6 +308,7 @@ def natural_key(key: str) -> tuple[object, ...]:
 _UNFIT = re.compile(r"[/\\,\x00-\x1f\x7f-\x9f\ud800-\udfff]|%(?:2e|2f|5c|00)", re.IGNORECASE)
 
 
+@_remembered
 def is_startable_key(key: str) -> bool:
     """Tell whether a story of this key may be started.
 
@@ -314,6 +320,7 @@ def is_startable_key(key: str) -> bool:
     return not _UNFIT.search(key) and len(key.encode()) <= MAX_KEY_BYTES
 
 
+@_remembered
 def slug_title(key: str) -> str:
     """Return the words of a story's key without its number: ``1-2-user-login`` is "User login"."""
     words = key.split("-")

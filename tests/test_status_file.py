@@ -460,7 +460,7 @@ def test_a_fifo_a_folder_a_missing_file_and_20_mb_are_one_sentence_each(tmp_path
         "folder": "directory",
         "missing": "not exist",
         "large": "too large",
-        "loop": "",
+        "loop": "leads nowhere",
     }
     for name, word in wanted.items():
         started = time.monotonic()
@@ -657,13 +657,11 @@ def test_five_thousand_entries_are_read_and_written_quickly(tmp_path: Path) -> N
 
 # Properties
 
-TOKENS = st.sampled_from(
-    """||    |\t|1-1-a|epic-1|:|: | #|'|"|done|back|{|[|&a|*a|!t|>|\r\n|- |---|development_status:
-|<<<<<<< x|é|\u2028|\x85|#|\\|? |%|stories:|status: done|\n|\n  |  |""".split("|")
-)
+MARKS = list(" \t:#'\"{[&*!|>-?%\\é\u2028\x85\n\r")
+WORDS = ["  ", "\n  ", "1-1-a", "epic-1: ", "done", "back", "---", "<<<<<<< x", "status: ", "stories:\n    "]
 
 
-@given(st.lists(TOKENS, max_size=60).map("".join))
+@given(st.lists(st.sampled_from([*MARKS, *WORDS, "development_status:\n"]), max_size=60).map("".join))
 @example("development_status:\n  1-1-a: done\u2028  1-2-b: done\n")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_text_crashes_the_reader_and_no_edit_touches_another_line(tmp_path: Path, noise: str) -> None:
