@@ -1,4 +1,4 @@
-"""The sections of ``sprintrunner.toml`` for one agent or one command, and the types they share with the rest."""
+"""The sections of ``sprintrunner.toml`` for one agent or command, and the types shared with the rest."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ..sprint import Command
 from .fields import EnvName, Host, Line, ModelName
 
 #: The agents with an adapter, and the commands of the workflow; both are outside names.
 AGENTS = ("claude", "codex")
-COMMANDS = (
-    "generate-project-context",
-    "create-story",
-    "create-story-discovery",
-    "story-review",
-    "create-tech-spec",
-    "tech-spec-review",
-    "dev-story",
-    "code-review",
-    "commit",
-)
+COMMANDS = tuple(str(command) for command in Command)
 MODEL_WANTS = "must be a model name: letters, digits and _ . : / @ [ ] -, the first a letter or digit"
 
 

@@ -43,13 +43,20 @@ def _read(path: Path) -> str | None:
         return None
     except OSError as error:
         raise SettingsInvalid({path.name: f"cannot be read: {error.strerror}"}, str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise SettingsInvalid({path.name: "is not a regular file"}, str(path))
-        raw = file.read(_LARGEST_FILE + 1)
-    if len(raw) > _LARGEST_FILE:
+    try:
+        return _decoded(_content(descriptor, path), path)
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int, path: Path) -> bytes:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise SettingsInvalid({path.name: "is not a regular file"}, str(path))
+    if found.st_size > _LARGEST_FILE:
         raise SettingsInvalid({path.name: "is larger than 1 MiB"}, str(path))
-    return _decoded(raw, path)
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(_LARGEST_FILE)
 
 
 def _decoded(raw: bytes, path: Path) -> str:

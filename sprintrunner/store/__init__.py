@@ -6,6 +6,7 @@ from .core import Store
 from .opening import StoreDamaged
 from .rows import BatchRow, CommandRow, FindingRow, RoundRow, StoryRow, TaskRow, Totals
 from .schema import FindingStatus, TechSpec
+from .upkeep import mend
 from .writes import Tx
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "TechSpec",
     "Totals",
     "Tx",
+    "mend",
 ]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..errors import StoreError
-from . import connections, opening, schema
+from . import connections, opening, schema, upkeep
 from .failures import translate, translated
 from .reads import Reads
 from .writes import Tx
@@ -55,6 +55,25 @@ class Store(Reads):
     def listen(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called, in the writing thread, after each commit that appended an event."""
         self._listeners = (*self._listeners, wake)
+
+    def backup(self, folder: Path, keep: int = upkeep.KEEP) -> Path:
+        """Write a consistent copy into ``folder``, keep the newest ``keep``; safe while others write."""
+        self._check_file()
+        with translated():
+            return upkeep.back_up(self.path, folder, keep)
+
+    def prune_events(self, before: int, chunk: int = 1_000) -> int:
+        """Delete the events of batches that ended before ``before`` (ms), a chunk a transaction.
+
+        Batches, stories and commands stay, and so does all that belongs to a live batch. Returns how many.
+        """
+        total = 0
+        while True:
+            with self.transaction() as tx:
+                gone = tx.delete_old_events(before, chunk)
+            total += gone
+            if gone < chunk:
+                return total
 
     def _connections(self) -> connections.Connections:
         if self._present.pid != os.getpid():

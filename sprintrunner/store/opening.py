@@ -71,11 +71,11 @@ def _make_file(path: Path) -> None:
     """Create the file for its owner only, or take rights of others away."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            path.chmod(mode & 0o700)
+        if path.exists():
+            path.chmod(path.stat().st_mode & 0o700)
+        else:
+            # Before SQLite does: it would give everybody the right to read.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreRefused(f"{path} cannot be created: {error.strerror}.") from error
 
@@ -105,7 +105,7 @@ def _version(connection: sqlite3.Connection) -> str | None:
 def _check_whole(connection: sqlite3.Connection) -> None:
     told = connection.execute("PRAGMA quick_check(1)").fetchone()
     if told is None or told[0] != "ok":
-        raise StoreDamaged(str(told[0]) if told else "")
+        raise StoreDamaged(str(told[0]).rsplit("\n", 1)[-1] if told else "")
 
 
 def _inspect(path: Path) -> str | None:

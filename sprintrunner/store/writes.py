@@ -215,3 +215,11 @@ class Tx:
         result = self._run(schema.events.insert().values(values))
         self.appended += 1
         return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+    def delete_old_events(self, before: int, most: int) -> int:
+        """Delete up to ``most`` events of batches that ended before ``before`` (ms); return how many."""
+        ended = sa.select(schema.batches.c.id).where(
+            schema.batches.c.ended_at < before, schema.batches.c.status != "running"
+        )
+        old = sa.select(schema.events.c.id).where(schema.events.c.batch_id.in_(ended)).limit(most)
+        return self._run(schema.events.delete().where(schema.events.c.id.in_(old))).rowcount
