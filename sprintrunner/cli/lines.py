@@ -69,7 +69,9 @@ def _cycle_end(payload: _Payload) -> str:
 def _command(payload: _Payload) -> str:
     attempt = payload.get("attempt")
     again = f" (attempt {attempt})" if isinstance(attempt, int) and attempt > 1 else ""
-    return f"{keys(payload['story_key'])}  {printable(payload['command'], 60)}{again}"
+    # The project context serves no story.
+    whose = f"{keys(payload['story_key'])}  " if payload["story_key"] else ""
+    return f"{whose}{printable(payload['command'], 60)}{again}"
 
 
 def _command_start(payload: _Payload) -> str:

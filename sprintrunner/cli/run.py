@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import queue
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from .. import report, status_file
-from ..errors import Conflict
+from ..errors import Conflict, SprintRunnerError
 from ..runtime import Runtime
 from ..store import BatchRow
 from . import outcome
@@ -20,6 +23,8 @@ from .views import SilentView, View, choose
 
 #: The picture's clock moves at least this often, in seconds.
 _TICK = 0.25
+#: The log is turned over at this size; one older file is kept.
+_LOG_BYTES = 2 * 1024 * 1024
 Size = int | Literal["all", "default"]
 _Wish = Literal["look", "stop"]
 _Inbox = queue.SimpleQueue[_Wish]
@@ -33,10 +38,21 @@ def run(root: Path, size: Size, keys: Sequence[str], agent: str | None, as_json:
     inbox: _Inbox = queue.SimpleQueue()
     with _signals(inbox):
         runtime = Runtime.open(root, {"agent": agent} if agent else {})
+        _log_to(runtime.state_dir / "run.log")
         try:
             return _Run(runtime, inbox, choose(as_json)).carry_out(size, keys)
         finally:
             runtime.stop("run has ended")
+
+
+def _log_to(path: Path) -> None:
+    """Send the log to a file: on the terminal it would tear the picture, in a pipe it would be no event."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    handler = RotatingFileHandler(
+        path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace"
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 @contextmanager
@@ -103,6 +119,8 @@ class _Run:
             self._deliver()
             if batch is not None and batch.ended_at is not None:
                 return batch
+            if not self._runtime.alive():
+                raise SprintRunnerError("The orchestrator has ended; run.log in the state folder says why.")
             self._guarded(self._view.tick, self._runtime.store, batch_id)
             self._wait()
 
