@@ -8,7 +8,7 @@ from pydantic import BaseModel, model_validator
 
 from . import fields as f
 from .fields import FieldInfo, Line, ModelName, choice, number, several, switch, text, whole
-from .sections import MODEL_WANTS, STRICT, AgentName, EnvNames, Hosts, Lines
+from .sections import AGENTS, MODEL_WANTS, STRICT, AgentName, EnvNames, Hosts, Lines
 
 
 class Settings(BaseModel):
@@ -139,7 +139,7 @@ class Settings(BaseModel):
 
     agent: AgentName = choice(
         "claude",
-        {"claude": "Claude Code", "codex": "Codex"},
+        dict(zip(AGENTS, ("Claude Code", "Codex", "Gemini", "OpenCode", "Qwen Code"), strict=True)),
         f.WATCH,
         "Agent",
         "The coding agent that does the work. Its program must be on the PATH.",

@@ -10,7 +10,7 @@ from ..sprint import Command
 from .fields import EnvName, Host, Line, ModelName
 
 #: The agents with an adapter, and the commands of the workflow; both are outside names.
-AGENTS = ("claude", "codex")
+AGENTS = ("claude", "codex", "gemini", "opencode", "qwen")
 COMMANDS = tuple(str(command) for command in Command)
 MODEL_WANTS = "must be a model name: letters, digits and _ . : / @ [ ] -, the first a letter or digit"
 
