@@ -187,13 +187,23 @@ class Git:
 
     def find_commit(self, batch_id: int, key: str) -> str | None:
         """The newest commit reachable from HEAD that carries both of our trailers for this story."""
-        wanted = ("--fixed-strings", "--all-match", f"--grep=Sprint-Batch: {batch_id}", f"--grep=Sprint-Story: {key}")
+        wanted = (
+            "--fixed-strings",
+            "--all-match",
+            f"--grep=Sprint-Batch: {batch_id}",
+            f"--grep=Sprint-Story: {key}",
+        )
         done = self.run("log", "-z", "--format=%H%n%(trailers:only,unfold)", *wanted, check=False)
         for entry in _lines(done.stdout.decode("utf-8", "replace")):
             sha, *trailers = entry.splitlines()
             if f"Sprint-Batch: {batch_id}" in trailers and f"Sprint-Story: {key}" in trailers:
                 return sha
         return None
+
+    def carries_batch(self, sha: str, batch_id: int) -> bool:
+        """Whether a commit is one of ours for this batch."""
+        done = self.run("show", "--no-patch", "--format=%(trailers:only,unfold)", sha, "--", check=False)
+        return f"Sprint-Batch: {batch_id}" in done.stdout.decode("utf-8", "replace").splitlines()
 
     def commits(self, shas: Sequence[str]) -> list[Commit]:
         """The named commits in the order given; unknown ones are left out."""
@@ -204,7 +214,9 @@ class Git:
         if done.returncode:
             return None
         when, _, subject = done.stdout.decode("utf-8", "replace").strip().partition("\0")
-        numbers = self.run("show", "--format=", "--numstat", sha, "--", check=False).stdout.decode().split("\n")
+        numbers = (
+            self.run("show", "--format=", "--numstat", sha, "--", check=False).stdout.decode().split("\n")
+        )
         counts = [line.split("\t")[:2] for line in numbers if "\t" in line]
         added = sum(int(a) for a, _ in counts if a.isdigit())
         removed = sum(int(r) for _, r in counts if r.isdigit())

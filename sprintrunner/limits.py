@@ -28,4 +28,4 @@ def too_long(*, now: int, wake: int, slept_ms: int, max_hours: float) -> bool:
 
 def backoff_seconds(*, base: float, retry: int, jitter: float) -> float:
     """Seconds before retry number ``retry`` (from 1): doubling, at most 16 times the base; jitter in 0…1."""
-    return base * min(2 ** (retry - 1), 16) * (0.5 + jitter / 2)
+    return float(base * min(2 ** (retry - 1), 16) * (0.5 + jitter / 2))

@@ -28,7 +28,7 @@ class Pick:
 def candidates(
     entries: Iterable[Entry], *, order: str, taken: Collection[str], only: Collection[str] | None
 ) -> list[Entry]:
-    """Stories that may be started, in order. ``taken`` = keys this batch (or an earlier block) has settled."""
+    """Stories that may be started, in order. ``taken``: keys that this batch or a block has settled."""
     found = [
         entry
         for entry in entries
@@ -70,7 +70,9 @@ def entry_phase(
     return phase
 
 
-def after_cycle(*, stop_asked: bool, limit: bool, completed: int, max_cycles: int | None) -> BatchStatus | None:
+def after_cycle(
+    *, stop_asked: bool, limit: bool, completed: int, max_cycles: int | None
+) -> BatchStatus | None:
     """How the batch ends after a cycle, or None to go on; ``max_cycles`` None is unlimited."""
     if stop_asked:
         return BatchStatus.STOPPED

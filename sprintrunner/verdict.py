@@ -145,7 +145,11 @@ def decide(review: Review, ledger: Sequence[Finding], *, valid_reviews: int, max
     if review.severity is Severity.NONE:
         return Decision("pass")
     minor = _RANK[review.severity] <= _RANK[Severity.MEDIUM]
-    if valid_reviews >= LENIENT_FROM_REVIEW and minor and _RANK[worst(f.severity for f in still)] <= _RANK[Severity.MEDIUM]:
+    if (
+        valid_reviews >= LENIENT_FROM_REVIEW
+        and minor
+        and _RANK[worst(f.severity for f in still)] <= _RANK[Severity.MEDIUM]
+    ):
         return Decision("pass", f"{len(still)} minor findings noted" if still else "")
     stuck = [finding for finding in still if finding.streak >= SAME_FINDING_REVIEWS]
     if stuck:
@@ -163,7 +167,11 @@ def read_tech_spec_decisions(answer: Any, keys: Sequence[str]) -> dict[str, str]
         return {}
     found: dict[str, str] = {}
     for item in stories:
-        if isinstance(item, Mapping) and item.get("key") in keys and item.get("tech_spec") in ("REQUIRED", "SKIP"):
+        if (
+            isinstance(item, Mapping)
+            and item.get("key") in keys
+            and item.get("tech_spec") in ("REQUIRED", "SKIP")
+        ):
             found[str(item["key"])] = str(item["tech_spec"])
     return found
 

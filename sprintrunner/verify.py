@@ -34,7 +34,9 @@ class Verified:
         return lines[-1].strip()[:300] if lines else self.reason
 
 
-def spec_for(command: str, *, root: Path, env: Mapping[str, str], run_id: str, folder: Path, number: int) -> Spec:
+def spec_for(
+    command: str, *, root: Path, env: Mapping[str, str], run_id: str, folder: Path, number: int
+) -> Spec:
     """How to run one verify command: a shell in the project root, without input, under the shim."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Spec(
@@ -61,7 +63,9 @@ def judge(command: str, spec: Spec, ended: Exit) -> Verified:
     if ended.ended_by == "wall":
         reason = "it ran longer than verify_timeout_minutes allows"
     elif not ok:
-        reason = ended.error or (f"exit status {ended.code}" if ended.code is not None else f"signal {ended.signal}")
+        reason = ended.error or (
+            f"exit status {ended.code}" if ended.code is not None else f"signal {ended.signal}"
+        )
     return Verified(command, ok, round(ended.seconds, 3), _tail(spec.out_path), reason)
 
 

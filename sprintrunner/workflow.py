@@ -32,7 +32,9 @@ _REVIEW_TASKS = ("setup", "analyze", "fix", "validate")
 PHASES: Mapping[Command, Phase] = {
     phase.command: phase
     for phase in (
-        Phase(Command.GENERATE_PROJECT_CONTEXT, "Context", "batch", (), ("setup", "explore", "write"), 2, False),
+        Phase(
+            Command.GENERATE_PROJECT_CONTEXT, "Context", "batch", (), ("setup", "explore", "write"), 2, False
+        ),
         Phase(
             Command.CREATE_STORY,
             "Create",
@@ -52,7 +54,13 @@ PHASES: Mapping[Command, Phase] = {
             False,
         ),
         Phase(
-            Command.STORY_REVIEW, "Story review", "cycle", ("context", "story", "discovery"), _REVIEW_TASKS, 2, False
+            Command.STORY_REVIEW,
+            "Story review",
+            "cycle",
+            ("context", "story", "discovery"),
+            _REVIEW_TASKS,
+            2,
+            False,
         ),
         Phase(
             Command.CREATE_TECH_SPEC,

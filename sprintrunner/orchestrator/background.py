@@ -22,7 +22,13 @@ log = logging.getLogger(__name__)
 
 
 async def review_in_background(
-    batch: Batch, board: Board, runner: Runner, command: Command, stories: Sequence[Story], cycle: int, kind: str
+    batch: Batch,
+    board: Board,
+    runner: Runner,
+    command: Command,
+    stories: Sequence[Story],
+    cycle: int,
+    kind: str,
 ) -> None:
     """Reviews 2 and 3 with the cheap model, only while there is something left to fix.
 
@@ -60,7 +66,13 @@ def _open_task(batch: Batch, command: Command, stories: Sequence[Story]) -> int:
 
 
 async def _one_review(
-    batch: Batch, runner: Runner, command: Command, stories: Sequence[Story], cycle: int, kind: str, number: int
+    batch: Batch,
+    runner: Runner,
+    command: Command,
+    stories: Sequence[Story],
+    cycle: int,
+    kind: str,
+    number: int,
 ) -> bool:
     """Review copies once; return whether critical issues were found again."""
     from .documents import close_review, judge_review
@@ -109,4 +121,6 @@ def _merge(batch: Batch, current: Path, base: Path, copy: Path) -> None:
     if done.returncode == 0:
         current.write_bytes(done.stdout)
     else:
-        batch.warn(f"{current.name}: a background review's changes conflict with newer ones; the file was kept.")
+        batch.warn(
+            f"{current.name}: a background review's changes conflict with newer ones; the file was kept."
+        )

@@ -53,7 +53,9 @@ class Blocking:
                     ref = await self.batch.off(self._keep, story, story.snapshot)
             except GitError as error:
                 self.batch.warn(f"The work of {story.key} stays in the tree: {error.sentence}")
-        await self.board.set_status(story, StoryStatus.BLOCKED, reason=reason, blocked_ref=ref, acknowledged=0)
+        await self.board.set_status(
+            story, StoryStatus.BLOCKED, reason=reason, blocked_ref=ref, acknowledged=0
+        )
 
     def _keep(self, story: Story, snapshot: str) -> str | None:
         house = self.batch.house

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import project, scheduler, status_file
-from ..errors import StatusFileError
+from ..errors import ProjectError, StatusFileError
 from ..events import EventType
 from ..sprint import Command, Entry, EntryKind, Severity, StoryStatus, story_status
 from ..store import StoryRow
@@ -35,7 +35,7 @@ class Board:
         batch, values = self.batch, self.batch.layers().values
         found = await self.read()
         entries = {entry.key: entry for entry in found.stories}
-        while batch.retries:
+        if batch.retries:
             key = batch.retries.pop(0)
             if key in entries:
                 return [await self._enter(entries[key])], True
@@ -43,7 +43,10 @@ class Board:
         if pending:
             return [await self._enter(entry) for entry in pending], False
         open_ones = scheduler.candidates(
-            found.entries, order=values.order, taken=self._taken(entries, values.blocked_in_status_file), only=batch.only
+            found.entries,
+            order=values.order,
+            taken=self._taken(entries, values.blocked_in_status_file),
+            only=batch.only,
         )
         picked = scheduler.choose(open_ones, pair=values.pair_stories)
         return [await self._enter(entry) for entry in picked], False
@@ -51,7 +54,11 @@ class Board:
     def _unfinished(self, entries: dict[str, Entry]) -> list[Entry]:
         """Stories this batch had begun when it was interrupted: their cycle is finished first."""
         rows = self.store.stories(self.batch.id)
-        begun = [r for r in rows if r.status not in _SETTLED and r.story_key in entries and r.story_key not in self.batch.stories]
+        begun = [
+            r
+            for r in rows
+            if r.status not in _SETTLED and r.story_key in entries and r.story_key not in self.batch.stories
+        ]
         cycles = [r.cycle for r in begun if r.cycle is not None]
         newest = max(cycles, default=None)
         return [entries[r.story_key] for r in begun if r.cycle == newest]
@@ -61,7 +68,9 @@ class Board:
         mine = {row.story_key for row in self.store.stories(self.batch.id) if row.status in _SETTLED}
         if written:
             return mine
-        blocked = {key for key, row in self.store.latest_records().items() if row.status == StoryStatus.BLOCKED}
+        blocked = {
+            key for key, row in self.store.latest_records().items() if row.status == StoryStatus.BLOCKED
+        }
         return mine | (blocked & entries.keys())
 
     async def _enter(self, entry: Entry) -> Story:
@@ -87,14 +96,28 @@ class Board:
         return [entry.key for entry in found.stories]
 
     def _open_row(
-        self, entry: Entry, status: StoryStatus, phase: Command, row: StoryRow | None, earlier: StoryRow | None
+        self,
+        entry: Entry,
+        status: StoryStatus,
+        phase: Command,
+        row: StoryRow | None,
+        earlier: StoryRow | None,
     ) -> Story:
         now = self.store.now()
         title = entry.title or (earlier.title if earlier else "") or ""
-        shared: dict[str, Any] = {"status": status, "entry_phase": str(phase), "ended_at": None, "retry_phase": None}
+        shared: dict[str, Any] = {
+            "status": status,
+            "entry_phase": str(phase),
+            "ended_at": None,
+            "retry_phase": None,
+        }
         with self.store.transaction() as tx:
             if row is None:
-                kept = {"tech_spec": earlier.tech_spec, "created_by_us": earlier.created_by_us} if earlier else {}
+                kept = (
+                    {"tech_spec": earlier.tech_spec, "created_by_us": earlier.created_by_us}
+                    if earlier
+                    else {}
+                )
                 keep = earlier is not None and status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW)
                 row_id = tx.insert_story(
                     batch_id=self.batch.id,
@@ -123,7 +146,7 @@ class Board:
             title=row.title or "",
             status=status,
             phase=phase,
-            since=row.attempts_reset_at or row.started_at,
+            since=row.attempts_reset_at or row.started_at or 0,
             tech_spec=row.tech_spec,
             created_by_us=bool(row.created_by_us),
             snapshot=row.snapshot,
@@ -133,7 +156,7 @@ class Board:
         )
 
     async def set_status(self, story: Story, new: StoryStatus, *, reason: str = "", **columns: Any) -> None:
-        """Move a story: first the line in the file, then row and event. A file that cannot be written is a warning."""
+        """Move a story: first the line in the file (a warning where it cannot be), then row and event."""
         old = story.status
         write = new is not StoryStatus.BLOCKED or self.batch.layers().values.blocked_in_status_file
         if write:
@@ -156,9 +179,16 @@ class Board:
                     story_id=story.row_id,
                 )
 
+    async def force(self, key: str, value: StoryStatus) -> None:
+        """Set the line of one key at a person's word, whatever stands there."""
+        await self._write(key, str(value))
+
     async def _write(self, key: str, value: str) -> None:
+        # The record of a story of this batch wins over whatever stands in the file, hence force.
         try:
-            await self.batch.off(status_file.write, self.project.status_path, key, value, root=self.project.root)
+            await self.batch.off(
+                status_file.write, self.project.status_path, key, value, root=self.project.root, force=True
+            )
         except StatusFileError as error:
             self.batch.warn(f"{key} could not be set to {value} in the status file: {error.sentence}")
 
@@ -170,7 +200,11 @@ class Board:
         """The epic from backlog to in-progress when its first story starts; never to done."""
         found = await self.read()
         for entry in found.entries:
-            if entry.kind is EntryKind.EPIC and entry.epic == story.epic and entry.status is StoryStatus.BACKLOG:
+            if (
+                entry.kind is EntryKind.EPIC
+                and entry.epic == story.epic
+                and entry.status is StoryStatus.BACKLOG
+            ):
                 await self._write(entry.key, str(StoryStatus.IN_PROGRESS))
 
     async def reconcile(self) -> None:
@@ -208,7 +242,7 @@ class Board:
         source = project.context_file(self.project)
         try:
             text = project.read_inside(self.project.root, source)
-        except (OSError, project.ProjectError):
+        except (OSError, ProjectError):
             return
         (self.batch.frozen / "project-context.md").write_text(text, "utf-8", "replace")
 

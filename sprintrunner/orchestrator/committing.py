@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
 
 from ..agents import AgentResult, Outcome
 from ..errors import GitError
@@ -15,14 +14,20 @@ from .blocking import Blocking, companions
 from .board import Board
 from .house import Batch, Story
 from .orders import Order
-from .runner import Ended, Runner
+from .ownership import hashes
+from .records import Ended
+from .runner import Runner
 
 
 def message_for(batch_id: int, stories: Sequence[Story]) -> str:
     """The commit message with its trailers, by which a commit of ours is found again."""
     keys = [_plain(story.key) for story in stories]
     trailers = [f"Sprint-Batch: {batch_id}", *(f"Sprint-Story: {key}" for key in keys)]
-    return f"feat({_plain(stories[0].epic)}): implement stories {', '.join(keys)}\n\n" + "\n".join(trailers) + "\n"
+    return (
+        f"feat({_plain(stories[0].epic)}): implement stories {', '.join(keys)}\n\n"
+        + "\n".join(trailers)
+        + "\n"
+    )
 
 
 def _plain(text: str) -> str:
@@ -38,8 +43,8 @@ class Committing:
         self.runner = runner
         self.blocking = blocking
 
-    async def commit(self, stories: Sequence[Story], cycle: int, old: frozenset[str]) -> None:
-        """Commit and mark done, or block. ``old``: paths of ours that were dirty before this cycle."""
+    async def commit(self, stories: Sequence[Story], cycle: int, old: Mapping[str, str]) -> None:
+        """Commit and mark done, or block. ``old``: what was dirty before this cycle and ours, with hashes."""
         if not stories:
             return
         await self.batch.settle()
@@ -73,7 +78,7 @@ class Committing:
             await self.blocking.block(story, f"the commit agent failed: {ended.reason}")
         return None
 
-    async def _carry(self, ended: Ended, stories: Sequence[Story], old: frozenset[str]) -> None:
+    async def _carry(self, ended: Ended, stories: Sequence[Story], old: Mapping[str, str]) -> None:
         """Lines say done, then commit, then reachable, then the records say done."""
         started = self.batch.house.store.now()
         for story in stories:
@@ -82,7 +87,8 @@ class Committing:
             branch = await self.batch.off(self.batch.house.git.branch)
             if branch != self.batch.base_branch:
                 raise GitError(
-                    f"the branch is {branch or 'detached'} now, the batch began on {self.batch.base_branch or 'a detached HEAD'}"
+                    f"the branch is {branch or 'detached'} now, "
+                    f"the batch began on {self.batch.base_branch or 'a detached HEAD'}"
                 )
             async with self.batch.undisturbed():
                 sha = await self.batch.off(self._commit, stories, old)
@@ -92,7 +98,9 @@ class Committing:
             await self._failed(ended, stories, error.sentence)
             return
         took = self.batch.house.store.now() - started
-        self._close(ended, CommandStatus.SUCCEEDED, f"committed {sha[:9]}", took, {"commit": sha, "reachable": True})
+        self._close(
+            ended, CommandStatus.SUCCEEDED, f"committed {sha[:9]}", took, {"commit": sha, "reachable": True}
+        )
         await self._mark_done(stories, sha, "")
 
     async def _failed(self, ended: Ended, stories: Sequence[Story], why: str) -> None:
@@ -101,19 +109,26 @@ class Committing:
         self._close(ended, CommandStatus.FAILED, why, 0, {})
         for story in stories:
             # The changes stay in the tree: they are reviewed work that only lacks its commit.
-            await self.board.set_status(story, StoryStatus.BLOCKED, reason=f"The commit failed: {why}", acknowledged=0)
+            await self.board.set_status(
+                story, StoryStatus.BLOCKED, reason=f"The commit failed: {why}", acknowledged=0
+            )
 
-    def _close(self, ended: Ended, status: CommandStatus, reason: str, took: int, evidence: dict[str, Any]) -> None:
+    def _close(
+        self, ended: Ended, status: CommandStatus, reason: str, took: int, evidence: dict[str, Any]
+    ) -> None:
         if ended.exit.seconds == 0.0:
             stamp = ended.exit
-            timed = Exit(0, None, "itself", "", 0, False, stamp.started_at, stamp.started_at + took, took / 1000, None)
+            timed = Exit(
+                0, None, "itself", "", 0, False, stamp.started_at, stamp.started_at + took, took / 1000, None
+            )
             ended = Ended(ended.command_id, ended.attempt, ended.order, ended.result, timed, status, reason)
         self.runner.close(ended, status, reason, evidence=evidence)
 
-    def _commit(self, stories: Sequence[Story], old: frozenset[str]) -> str:
+    def _commit(self, stories: Sequence[Story], old: Mapping[str, str]) -> str:
         git, project = self.batch.house.git, self.batch.house.project
         message = message_for(self.batch.id, stories)
-        keep_out = set(self.batch.dirty_before) | set(old)
+        now = hashes(project.root, old)
+        keep_out = set(self.batch.dirty_before) | {path for path in old if old[path] == now[path]}
         done = {story.key for story in stories}
         for key in self.batch.stories:
             if key not in done:
@@ -142,5 +157,3 @@ class Committing:
             if path.is_file():
                 target.mkdir(exist_ok=True)
                 shutil.move(path, target / path.name)
-
-

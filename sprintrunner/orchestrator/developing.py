@@ -23,7 +23,8 @@ from .board import Board
 from .documents import Documents
 from .house import Batch, Story
 from .orders import Order, read_document
-from .runner import Ended, Runner
+from .records import Ended
+from .runner import Runner
 from .verifying import Verdict, run_verify
 
 _VERIFY_FINDING = "verify"
@@ -48,8 +49,10 @@ class Developing:
         if not story.snapshot:
             story.snapshot = await self.batch.off(self.batch.house.git.snapshot)
             self.board.note(story, snapshot=story.snapshot)
-        if reaches(story.phase, Command.DEV_STORY) and not self.documents.runner_has(Command.DEV_STORY, story):
-            if not await self._implement(story, cycle):
+        wanted = reaches(story.phase, Command.DEV_STORY)
+        if wanted and not self.documents.runner_has(Command.DEV_STORY, story):
+            proved = await self._implement(story, cycle)
+            if not proved:
                 return False
         if story.status is not StoryStatus.REVIEW:
             await self.board.set_status(story, StoryStatus.REVIEW)
@@ -92,7 +95,11 @@ class Developing:
         evidence["verify"] = verdict.as_json()
         status = CommandStatus.SUCCEEDED if verdict.ok else CommandStatus.FAILED
         self.runner.close(
-            ended, status, verdict.sentence or ended.reason, verdict=ended.result.structured, evidence=evidence
+            ended,
+            status,
+            verdict.sentence or ended.reason,
+            verdict=ended.result.structured,
+            evidence=evidence,
         )
         story.evidence["dev"] = evidence
         return verdict.report
@@ -129,7 +136,9 @@ class Developing:
                 invalid += 1
                 self._close_invalid(ended, str(error))
                 if invalid >= INVALID_REVIEWS:
-                    await self.blocking.block(story, f"{invalid} code reviews in a row gave no verdict: {error}")
+                    await self.blocking.block(
+                        story, f"{invalid} code reviews in a row gave no verdict: {error}"
+                    )
                     return False
                 continue
             invalid = 0
@@ -165,7 +174,11 @@ class Developing:
         """Settle a valid review: ledger, decision, verify where it would pass, and the record of all that."""
         ledger = update_ledger(story.ledger, review)
         decision = decide(review, ledger, valid_reviews=number, maximum=maximum)
-        evidence: dict[str, Any] = {"review": number, "severity": str(review.severity), "decision": decision.step}
+        evidence: dict[str, Any] = {
+            "review": number,
+            "severity": str(review.severity),
+            "decision": decision.step,
+        }
         if decision.step == "pass":
             verdict = await run_verify(self.batch, self.runner, ended.command_id, ended.order, ended.attempt)
             evidence["verify"] = verdict.as_json()
@@ -213,11 +226,7 @@ class Developing:
         path = self.board.story_file(story)
         if path is None:
             return
-        rest = "".join(
-            f"- [ ] [AI-Review][{f.severity.capitalize()}] {_first_line(f.title)} {f'[{f.place}]' if f.place else ''}".rstrip()
-            + "\n"
-            for f in open_findings(story.ledger)
-        )
+        rest = "".join(_follow_up(finding) for finding in open_findings(story.ledger))
         with path.open("a", encoding="utf-8") as handle:
             handle.write(f"\n### Review Follow-ups (AI)\n\n{rest}")
 
@@ -227,7 +236,11 @@ def _with_verify_finding(
 ) -> tuple[Finding, ...]:
     old = next((f for f in before if f.identity == _VERIFY_FINDING and f.status == "open"), None)
     red = Finding(
-        _VERIFY_FINDING, Severity.HIGH, verdict.sentence[:500], status="open", streak=(old.streak if old else 0) + 1
+        _VERIFY_FINDING,
+        Severity.HIGH,
+        verdict.sentence[:500],
+        status="open",
+        streak=(old.streak if old else 0) + 1,
     )
     return (*(f for f in ledger if f.identity != _VERIFY_FINDING), red)
 
@@ -236,6 +249,11 @@ def _after_red_verify(ledger: tuple[Finding, ...], number: int, maximum: int) ->
     red = replace(ledger[-1])
     # Judged like any review that leaves this finding open; the streak rule and the maximum apply to it too.
     return decide(Review(Severity.HIGH, (red,), ""), ledger, valid_reviews=number, maximum=maximum)
+
+
+def _follow_up(finding: Finding) -> str:
+    place = f" [{finding.place}]" if finding.place else ""
+    return f"- [ ] [AI-Review][{finding.severity.capitalize()}] {_first_line(finding.title)}{place}\n"
 
 
 def _first_line(text: str) -> str:

@@ -17,7 +17,8 @@ from .blocking import Blocking
 from .board import Board
 from .house import Batch, Story
 from .orders import Order, artefact, read_document, story_path
-from .runner import Ended, Runner
+from .records import Ended
+from .runner import Runner
 
 
 class Documents:
@@ -57,11 +58,15 @@ class Documents:
                 await self._created(story, ended)
             pending = [story for story in pending if story not in good]
         for story in pending:
-            await self.blocking.block(story, f"create-story failed {tries} times: {failure or 'no story file'}")
+            await self.blocking.block(
+                story, f"create-story failed {tries} times: {failure or 'no story file'}"
+            )
 
     def _close(self, ended: Ended, failure: str, good: Sequence[Story]) -> None:
         done = ended.succeeded and not failure
-        status = CommandStatus.SUCCEEDED if done else ended.status if not ended.succeeded else CommandStatus.FAILED
+        status = (
+            CommandStatus.SUCCEEDED if done else ended.status if not ended.succeeded else CommandStatus.FAILED
+        )
         written = {"written": [story.key for story in good], "agent": str(ended.result.outcome)}
         self.runner.close(
             ended, status, failure or ended.reason, verdict=ended.result.structured, evidence=written
@@ -77,14 +82,14 @@ class Documents:
         )
 
     def _story_faults(self, stories: Sequence[Story], before: dict[str, str]) -> dict[str, str]:
-        """Per key what its file lacks: written by this command, a criterion, a task box (workflow section 2)."""
+        """Per key what its file lacks: written by this command, a criterion, a task box."""
         faults: dict[str, str] = {}
         for story in stories:
             path = story_path(self.board.project, story.key)
             outline = project.story_outline(read_document(self.batch, path))
             if digest(path) == before[story.key]:
                 faults[story.key] = f"{path.name} was not written"
-            elif not outline.acceptance_criteria:
+            elif not outline.criteria:
                 faults[story.key] = f"{path.name} has no acceptance criterion"
             elif not outline.tasks:
                 faults[story.key] = f"{path.name} has no task box"
@@ -98,7 +103,9 @@ class Documents:
         """The tech spec where one is REQUIRED, and its review."""
         if story.tech_spec != "REQUIRED" or not story.created_by_us:
             return
-        if reaches(story.phase, Command.CREATE_TECH_SPEC) and not self.runner_has(Command.CREATE_TECH_SPEC, story):
+        if reaches(story.phase, Command.CREATE_TECH_SPEC) and not self.runner_has(
+            Command.CREATE_TECH_SPEC, story
+        ):
             failure = await self._written(Command.CREATE_TECH_SPEC, [story], cycle, "tech-spec")
             if failure:
                 tries = PHASES[Command.CREATE_TECH_SPEC].tries
@@ -116,7 +123,9 @@ class Documents:
             ended = await self.runner.run(order)
             if command is not Command.CREATE_STORY_DISCOVERY:
                 await self.board.reconcile()
-            good = [s for s in pending if digest(artefact(self.batch, s.key, kind)) not in ("", before[s.key])]
+            good = [
+                s for s in pending if digest(artefact(self.batch, s.key, kind)) not in ("", before[s.key])
+            ]
             good = good if ended.succeeded else []
             lacking = [s for s in pending if s not in good]
             failure = ""
@@ -154,13 +163,15 @@ class Documents:
         task.add_done_callback(self.batch.background.discard)
 
     def _rows(self, command: Command, story: Story) -> list[Any]:
-        rows = self.runner.store.commands_of_story(story.key)
+        rows = self.batch.house.store.commands_of_story(story.key)
         return [
-            r for r in rows if r.batch_id == self.batch.id and r.command == command and r.started_at >= story.since
+            r
+            for r in rows
+            if r.batch_id == self.batch.id and r.command == command and r.started_at >= story.since
         ]
 
     def runner_has(self, command: Command, story: Story) -> bool:
-        """Whether this command has a recorded success for the story in this batch: it never runs again (R6)."""
+        """Whether this batch recorded a success of the command for the story: it never runs again (R6)."""
         rows = self._rows(command, story)
         return any(r.status == CommandStatus.SUCCEEDED for r in rows) or any(
             story.key in (r.evidence or {}).get("written", ()) for r in rows
@@ -169,7 +180,9 @@ class Documents:
     def tries(self, command: Command, story: Story) -> int:
         """Counted attempts of a command since the story began or was retried."""
         rows = self._rows(command, story)
-        return sum(1 for r in rows if r.counted and r.status not in (CommandStatus.RUNNING, CommandStatus.SUCCEEDED))
+        return sum(
+            1 for r in rows if r.counted and r.status not in (CommandStatus.RUNNING, CommandStatus.SUCCEEDED)
+        )
 
 
 def digest(path: Path) -> str:
@@ -190,7 +203,9 @@ def judge_review(ended: Ended) -> tuple[bool, str]:
         return False, f"not a review: {error}"
 
 
-def close_review(runner: Runner, ended: Ended, failure: str, also: Callable[[Any], None] | None = None) -> None:
+def close_review(
+    runner: Runner, ended: Ended, failure: str, also: Callable[[Any], None] | None = None
+) -> None:
     """Record the end of a document review."""
     failed = ended.status if not ended.succeeded else CommandStatus.FAILED
     status = failed if failure else CommandStatus.SUCCEEDED

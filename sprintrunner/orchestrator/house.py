@@ -103,7 +103,9 @@ class Batch:
         self.stop_event = asyncio.Event()
         self.wake_event = asyncio.Event()
         self.trees: dict[int, Supervised] = {}
+        #: Stories a person asked to retry, in order, and the phases they named.
         self.retries: list[str] = []
+        self.retry_phases: dict[str, str] = {}
         self.stories: dict[str, Story] = {}
         self.background: set[asyncio.Task[None]] = set()
         self.sleeping: asyncio.Lock = asyncio.Lock()
@@ -125,12 +127,14 @@ class Batch:
 
     @property
     def frozen(self) -> Path:
-        """Copies of what is read at the start of a batch only: sprintrunner.toml, prompt overrides, context."""
+        """Copies of what a batch reads at its start only: sprintrunner.toml, prompt overrides, context."""
         return self.folder / "frozen"
 
     def freeze(self) -> None:
         """Copy the project's own settings and prompts: an agent that edits them changes nothing now."""
         self.frozen.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("transcripts", "runs"):
+            (self.house.state_dir / name).mkdir(exist_ok=True, mode=0o700)
         toml = self.house.project.root / "sprintrunner.toml"
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(toml, self.frozen / "sprintrunner.toml")

@@ -80,7 +80,9 @@ def artefact(batch: Batch, key: str, kind: str) -> Path:
     return project.artefact(batch.house.project, key, kind)
 
 
-def prompt_values(batch: Batch, order: Order, attempt: int, values: Settings, git_status: str) -> dict[str, Any]:
+def prompt_values(
+    batch: Batch, order: Order, attempt: int, values: Settings, git_status: str
+) -> dict[str, Any]:
     """Everything a prompt template may use; paths are relative to the project."""
     house, root = batch.house, batch.house.project.root
 
@@ -128,7 +130,9 @@ def _parts(batch: Batch, order: Order) -> list[context.Part]:
     if "context" in kinds:
         copy = batch.frozen / "project-context.md"
         if copy.is_file():
-            found.append(context.Part("context", "Project context", copy, copy.read_text("utf-8", "replace"), 2))
+            found.append(
+                context.Part("context", "Project context", copy, copy.read_text("utf-8", "replace"), 2)
+            )
     for story in order.stories:
         for priority, kind in ((0, "story"), (4, "discovery"), (3, "tech-spec")):
             path = _document(batch, order, story.key, kind)
@@ -149,7 +153,9 @@ def write_papers(
         warning_kb=values.injection_warning_kb,
         error_kb=values.injection_error_kb,
     )
-    status = batch.house.git.text("status", "--short") if "git-status" in PHASES[order.command].injected else ""
+    status = (
+        batch.house.git.text("status", "--short") if "git-status" in PHASES[order.command].injected else ""
+    )
     facts = prompt_values(batch, order, attempt, values, status)
     facts["injected"] = built.injected
     text = prompts.render(str(order.command), facts, batch.frozen / "prompts")
@@ -159,7 +165,7 @@ def write_papers(
     schema_file = None
     if schema is not None:
         schema_file = folder / "schema.json"
-        schema_file.write_text(json.dumps(schema), "utf-8")
+        schema_file.write_text(json.dumps(adapter.schema_document(schema)), "utf-8")
     context_file = None
     if built.text:
         context_file = folder / "context.md"
@@ -170,7 +176,14 @@ def write_papers(
 
 
 def environment(
-    batch: Batch, order: Order, *, command_id: int, attempt: int, run_id: str, adapter: Adapter, values: Settings
+    batch: Batch,
+    order: Order,
+    *,
+    command_id: int,
+    attempt: int,
+    run_id: str,
+    adapter: Adapter,
+    values: Settings,
 ) -> dict[str, str]:
     """The environment of a command's tree (contract section 6)."""
     dropped = set(values.env_drop)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..agents import AgentResult, SessionStarted, Stream, ToolStarted, describe
+from ..agents import AgentResult, Retrying, SessionStarted, Stream, ToolStarted, describe
 from ..process import Exit, Limits, Spec, Supervised
 from .house import Batch
 
@@ -76,6 +76,9 @@ class AgentTree:
                     news = True
                 elif isinstance(event, SessionStarted):
                     activity.session_id, activity.model = event.session_id, event.model
+                elif isinstance(event, Retrying) and event.hopeless and self.supervised:
+                    # A refused key is retried for minutes by the CLI and can never succeed.
+                    self.supervised.stop("hopeless")
         if self._stream.saw_result and self.supervised:
             self.supervised.saw_result()
         if news and not activity.posted:
@@ -95,13 +98,13 @@ class AgentTree:
 
     def _exit(self, ended: Exit) -> None:
         # A success whose process had to be ended after its result counts as exit status 0 (R10, A20).
-        forced = ended.ended_by == "after_result"
         self.tree.result = self._stream.result(
-            0 if forced else ended.code,
-            None if forced else ended.signal,
+            ended.code,
+            ended.signal,
             ended.stderr_tail,
             self._schema,
             ended.ended_by in ("stop", "lifeline"),
+            ended.ended_by == "after_result",
         )
         self._post(lambda: self._resolve(ended))
 
@@ -119,11 +122,14 @@ async def run_plain(batch: Batch, command_id: int, spec: Spec, limits: Limits) -
         if not ended.done():
             ended.set_result(value)
 
+    def told(value: Exit) -> None:
+        loop.call_soon_threadsafe(resolve, value)
+
     tree = Supervised(
         spec,
         limits,
         on_lines=lambda _lines: None,
-        on_exit=lambda value: loop.call_soon_threadsafe(resolve, value),
+        on_exit=told,
         on_warning=lambda _text: None,
     )
     await batch.off(tree.spawn)

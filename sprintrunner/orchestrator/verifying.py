@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import agents, verify
-from ..redact import redact
 from ..verify import Verified
 from .house import Batch
 from .orders import Order, environment
@@ -62,7 +61,7 @@ async def run_verify(batch: Batch, runner: Runner, command_id: int, order: Order
     )
     folder = batch.house.state_dir / "runs" / str(command_id)
     for number, command in enumerate(commands, 1):
-        runner.progress(command_id, order, f"verify: {command}", task="verify")
+        runner.records.progress(command_id, order, f"verify: {command}", task="verify")
         spec = verify.spec_for(
             command, root=batch.house.project.root, env=env, run_id=run_id, folder=folder, number=number
         )
@@ -71,7 +70,7 @@ async def run_verify(batch: Batch, runner: Runner, command_id: int, order: Order
             ended = await run_plain(batch, command_id, spec, limits)
         batch.check()
         run = await batch.off(verify.judge, command, spec, ended)
-        runs.append(Verified(run.command, run.ok, run.seconds, redact(run.tail), run.reason))
+        runs.append(Verified(run.command, run.ok, run.seconds, runner.records.clean(run.tail), run.reason))
         if not run.ok:
             break
     return Verdict(tuple(runs))

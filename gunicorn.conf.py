@@ -1,0 +1,29 @@
+"""gunicorn's settings for ``gunicorn wsgi:app``, and the orchestrator's start and end in the worker."""
+
+from sprintrunner.server import GUNICORN, bound, in_worker
+
+globals().update(GUNICORN)
+bind = "127.0.0.1:8080"
+
+
+def on_starting(arbiter):
+    """Refuse what the design does not allow before any worker is forked."""
+    for name in ("workers", "worker_class_str", "preload_app", "max_requests"):
+        wanted = GUNICORN.get(name.removesuffix("_str"))
+        if getattr(arbiter.cfg, name) != wanted:
+            raise SystemExit(f"Sprint Runner needs {name.removesuffix('_str')} = {wanted}.")
+
+
+def post_worker_init(worker):
+    """After the fork: hold the project and start the orchestrator."""
+    import wsgi
+
+    bound(wsgi.server, worker.cfg.address)
+    in_worker(wsgi.server)
+
+
+def worker_exit(arbiter, worker):
+    """End what still runs."""
+    import wsgi
+
+    wsgi.server.stop()

@@ -1,0 +1,142 @@
+"""A unix socket into the orchestrator's inbox: stop, status, log, retry from another process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import errors
+from .errors import NotFound, Refused, SprintRunnerError
+
+log = logging.getLogger(__name__)
+
+Submit = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+#: Largest request or answer, in bytes.
+MAX_BYTES = 256 * 1024
+_READ_SECONDS = 10.0
+#: What may be asked over the socket; nothing here names a program or a path.
+ACTIONS = frozenset({"start", "stop", "resume", "status", "log", "retry", "done", "skip", "stop_command"})
+
+
+def socket_path(state_dir: Path) -> Path:
+    """Where the socket of a state folder lies: short, since a socket's address holds 107 bytes at most."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(state_dir))).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"sprintrunner-{os.getuid()}" / f"{name}.sock"
+
+
+def _private_folder(folder: Path) -> None:
+    """The folder in the shared temporary folder must be ours alone: others could answer in our name."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or folder.is_symlink() or found.st_mode & 0o077:
+        raise Refused(f"{folder} belongs to someone else or is open to others; remove it.")
+
+
+def request(state_dir: Path, action: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    """Ask the holder of the project; NotFound when nobody listens, else what it answers or raises."""
+    path = socket_path(state_dir)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(timeout)
+        try:
+            if path.parent.exists():
+                _private_folder(path.parent)
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotFound("No Sprint Runner is running for this project.") from None
+        try:
+            client.sendall(json.dumps({"action": action, "arguments": dict(arguments)}).encode() + b"\n")
+            client.shutdown(socket.SHUT_WR)
+            answer = json.loads(_read(client))
+        except (OSError, ValueError) as error:
+            raise NotFound(f"Sprint Runner did not answer: {error}") from None
+    return _result(answer)
+
+
+def _read(connection: socket.socket) -> bytes:
+    data = bytearray()
+    while chunk := connection.recv(65536):
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise ValueError("the message is too long")
+        if data.endswith(b"\n"):
+            break
+    return bytes(data)
+
+
+def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
+    if "result" in answer:
+        return dict(answer["result"])
+    kind = getattr(errors, str(answer.get("kind")), Refused)
+    known = (
+        isinstance(kind, type) and issubclass(kind, SprintRunnerError) and kind is not errors.SettingsInvalid
+    )
+    raise (kind if known else Refused)(str(answer.get("error") or "The request was refused."))
+
+
+class Control:
+    """Listens on the socket in a thread of its own; each request is one short connection."""
+
+    def __init__(self, state_dir: Path, submit: Submit) -> None:
+        self.path = socket_path(state_dir)
+        self._submit = submit
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Bind and listen, in place of a stale socket: only the holder of the project may call this."""
+        _private_folder(self.path.parent)
+        self.path.unlink(missing_ok=True)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(str(self.path))
+        self.path.chmod(0o600)
+        server.listen(64)
+        self._socket = server
+        threading.Thread(target=self._accept, args=(server,), name="control", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop listening and remove the socket. Repeatable."""
+        if self._socket is not None:
+            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+            self._socket = None
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return  # closed by stop()
+            threading.Thread(
+                target=self._serve, args=(connection,), name="control-request", daemon=True
+            ).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(_READ_SECONDS)
+            connection.sendall(json.dumps(self._answer(connection)).encode() + b"\n")
+
+    def _answer(self, connection: socket.socket) -> dict[str, Any]:
+        try:
+            asked = json.loads(_read(connection))
+            action, arguments = str(asked["action"]), dict(asked["arguments"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return {"error": "The request is not valid.", "kind": "Refused"}
+        if action not in ACTIONS:
+            return {"error": f"There is no action {action!r}.", "kind": "Refused"}
+        try:
+            return {"result": self._submit(action, arguments)}
+        except SprintRunnerError as error:
+            return {"error": error.sentence, "kind": type(error).__name__}
+        except Exception:
+            log.exception("control request %s failed", action)
+            return {"error": "Unexpected error; the log has the details.", "kind": "SprintRunnerError"}

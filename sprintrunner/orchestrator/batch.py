@@ -1,0 +1,323 @@
+"""One batch from its start to its end: steps 0, 1 and 7 of the workflow, and the order of a cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+
+from .. import agents, project, scheduler, verify
+from ..errors import SprintRunnerError, StoreError
+from ..events import EventType
+from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
+from ..store import CommandRow, Tx
+from ..workflow import PHASES, STORY_COMMANDS
+from .blocking import Blocking, is_artefact
+from .board import Board
+from .committing import Committing
+from .developing import Developing
+from .documents import Documents
+from .house import Batch, LimitReached, Stopped, Story
+from .orders import Order, environment
+from .ownership import changed_by_us, hashes
+from .retrying import Retrying
+from .runner import Runner
+from .trees import run_plain
+
+log = logging.getLogger(__name__)
+_BEFORE_TECH_SPEC = STORY_COMMANDS[:3]
+#: A database that does not take the end of a batch is asked again this often, in seconds.
+_STORE_RETRY = 1.0
+
+
+class BatchRun:
+    """Carries one batch; its only public method never raises."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.store = batch.house.store
+        self.board = Board(batch)
+        self.runner = Runner(batch)
+        self.blocking = Blocking(batch, self.board)
+        self.retrying = Retrying(batch, self.board)
+        self.documents = Documents(batch, self.board, self.runner, self.blocking)
+        self.developing = Developing(batch, self.board, self.runner, self.blocking, self.documents)
+        self.committing = Committing(batch, self.board, self.runner, self.blocking)
+
+    async def run(self, resumed: bool) -> None:
+        """Work until the batch ends, then record how."""
+        status, reason = BatchStatus.FAILED, ""
+        try:
+            status, reason = await self._work(resumed)
+        except Stopped:
+            shutdown = self.batch.stop_asked == "shutdown"
+            status = BatchStatus.INTERRUPTED if shutdown else BatchStatus.STOPPED
+            reason = "the server was stopped" if shutdown else "stopped on request"
+        except LimitReached as error:
+            status, reason = BatchStatus.LIMIT, error.sentence
+        except SprintRunnerError as error:
+            reason = error.sentence
+            log.error("batch %s failed: %s", self.batch.id, reason)
+        except Exception as error:
+            reason = f"unexpected error: {type(error).__name__}: {error}"
+            log.exception("batch %s failed", self.batch.id)
+        await self._end(status, reason)
+
+    async def _work(self, resumed: bool) -> tuple[BatchStatus, str]:
+        batch = self.batch
+        await batch.off(batch.freeze)
+        if not resumed:
+            await self._precheck()
+        await self._project_context()
+        await batch.off(self.board.freeze_context)
+        batch.check()
+        if batch.stop_asked is None:
+            batch.set_state(BatchState.RUNNING)
+        return await self._cycles()
+
+    async def _precheck(self) -> None:
+        """What already fails before anything was done is said, not blamed on a story later."""
+        batch, values = self.batch, self.batch.layers().values
+        if not values.verify:
+            batch.warn("No verify command is set: stories will be done without being verified.")
+        order, run_id = Order(Command.DEV_STORY, ()), secrets.token_urlsafe(24)
+        env = environment(
+            batch,
+            order,
+            command_id=0,
+            attempt=0,
+            run_id=run_id,
+            adapter=agents.by_name(values.agent),
+            values=values,
+        )
+        for number, command in enumerate(values.verify, 1):
+            spec = verify.spec_for(
+                command,
+                root=batch.house.project.root,
+                env=env,
+                run_id=run_id,
+                folder=batch.folder / "precheck",
+                number=number,
+            )
+            ended = await run_plain(
+                batch, 0, spec, verify.limits_for(values.verify_timeout_minutes, values.stop_grace_seconds)
+            )
+            batch.check()
+            done = await batch.off(verify.judge, command, spec, ended)
+            if not done.ok:
+                batch.warn(f"{command} fails already before the batch: {done.last_line}")
+
+    async def _project_context(self) -> None:
+        """Missing: make it and wait. Old: renew it beside the work. Fresh: nothing (workflow 0.3)."""
+        path = project.context_file(self.batch.house.project)
+        if not path.is_file():
+            self._context_event(EventType.CONTEXT_CREATE, "start")
+            done = await self._make_context()
+            self._context_event(EventType.CONTEXT_CREATE, "complete" if done else "failed")
+            return
+        hours = self.batch.layers().values.project_context_max_age_hours
+        if (self.store.now() / 1000 - path.stat().st_mtime) / 3600 > hours:
+            task = asyncio.get_running_loop().create_task(self._refresh_context())
+            self.batch.background.add(task)
+            task.add_done_callback(self.batch.background.discard)
+
+    def _context_event(self, kind: EventType, status: str) -> None:
+        with self.store.transaction() as tx:
+            task = str(Command.GENERATE_PROJECT_CONTEXT)
+            tx.append(kind, {"status": status, "task_id": task}, batch_id=self.batch.id)
+
+    async def _make_context(self, background: bool = False) -> bool:
+        command = Command.GENERATE_PROJECT_CONTEXT
+        tries, failure = PHASES[command].tries or 1, ""
+        path = project.context_file(self.batch.house.project)
+        for _ in range(tries):
+            ended = await self.runner.run(
+                Order(command, (), failure=failure, max_attempts=tries, background=background)
+            )
+            failure = (
+                ended.reason
+                if not ended.succeeded
+                else ""
+                if path.is_file()
+                else f"{path.name} was not written"
+            )
+            failed = ended.status if not ended.succeeded else CommandStatus.FAILED
+            self.runner.close(ended, failed if failure else CommandStatus.SUCCEEDED, failure or ended.reason)
+            if not failure:
+                return True
+        self.batch.warn(f"{command} failed {tries} times, going on without: {failure}")
+        return False
+
+    async def _refresh_context(self) -> None:
+        self._context_event(EventType.CONTEXT_REFRESH, "start")
+        try:
+            done = await self._make_context(background=True)
+        except Stopped:
+            done = False
+        except SprintRunnerError as error:
+            self.batch.warn(f"The project context was not renewed: {error.sentence}")
+            done = False
+        self._context_event(EventType.CONTEXT_COMPLETE, "complete" if done else "failed")
+
+    async def _cycles(self) -> tuple[BatchStatus, str]:
+        batch = self.batch
+        while True:
+            batch.check()
+            await self.retrying.take(batch.retries)
+            stories, asked = await self.board.next_picks()
+            if not stories:
+                return BatchStatus.ALL_DONE, await self._numbers()
+            await self._cycle(stories, counted=not asked)
+            ended = scheduler.after_cycle(
+                stop_asked=batch.stop_asked is not None,
+                limit=False,
+                completed=batch.completed,
+                max_cycles=batch.max_cycles,
+            )
+            if ended is BatchStatus.COMPLETED and batch.retries:
+                continue
+            if ended is not None:
+                return ended, "" if ended is BatchStatus.COMPLETED else "stopped after the story"
+
+    async def _numbers(self) -> str:
+        entries = (await self.board.read()).stories
+        done = sum(1 for entry in entries if entry.status is StoryStatus.DONE)
+        rows = self.store.stories(self.batch.id)
+        blocked = {r.story_key for r in rows if r.status == StoryStatus.BLOCKED}
+        blocked |= {entry.key for entry in entries if entry.status is StoryStatus.BLOCKED}
+        held = sum(1 for e in entries if e.status_class == "held" and e.key not in blocked)
+        return f"{done} of {len(entries)} stories done, {len(blocked)} blocked, {held} on hold"
+
+    async def _cycle(self, stories: Sequence[Story], *, counted: bool) -> None:
+        """Steps 2 to 6 for one or two stories of one epic."""
+        number = self._open_cycle(stories)
+        old = await self._old_paths(stories)
+        for story in stories:
+            await self.board.lift_epic(story)
+        creators = [story for story in stories if story.phase in _BEFORE_TECH_SPEC]
+        if creators:
+            await self.documents.create(creators, number)
+        for story in [s for s in stories if not s.blocked]:
+            await self.documents.tech_spec(story, number)
+        finished: list[Story] = []
+        for story in [s for s in stories if not s.blocked]:
+            if await self.developing.develop(story, number):
+                finished.append(story)
+            if self.batch.stop_asked:
+                break
+        await self.committing.commit(finished, number, old)
+        self._close_cycle(stories, number, counted)
+
+    def _open_cycle(self, stories: Sequence[Story]) -> int:
+        rows = {row.id: row for row in self.store.stories(self.batch.id)}
+        begun = [c for story in stories if (c := rows[story.row_id].cycle) is not None]
+        number = begun[0] if begun else 1 + max((row.cycle or 0 for row in rows.values()), default=0)
+        with self.store.transaction() as tx:
+            for story in stories:
+                tx.update_story(story.row_id, cycle=number)
+            tx.append(
+                EventType.CYCLE_START,
+                {"cycle_number": number, "story_keys": [story.key for story in stories]},
+                batch_id=self.batch.id,
+            )
+        return number
+
+    async def _old_paths(self, stories: Sequence[Story]) -> dict[str, str]:
+        """Ours, dirty before this cycle, with hashes: work of other stories, unless these had begun it."""
+        if any(s.status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW) for s in stories):
+            return {}
+        house = self.batch.house
+        dirty = [p for p in await self.batch.off(house.git.dirty) if not is_artefact(house.project, p)]
+        return await self.batch.off(hashes, house.project.root, dirty)
+
+    def _close_cycle(self, stories: Sequence[Story], number: int, counted: bool) -> None:
+        settled = all(s.status in (StoryStatus.DONE, StoryStatus.BLOCKED) for s in stories)
+        if settled and counted:
+            self.batch.completed += 1
+        done = [story.key for story in stories if story.status is StoryStatus.DONE]
+        head = self.batch.house.git.head()
+        with self.store.transaction() as tx:
+            tx.update_batch(self.batch.id, cycles_completed=self.batch.completed, base_head=head)
+            tx.append(
+                EventType.CYCLE_END,
+                {"cycle_number": number, "completed_stories": done},
+                batch_id=self.batch.id,
+            )
+
+    async def _end(self, status: BatchStatus, reason: str) -> None:
+        """End what runs, then record the end; a full disk is waited out, the record is not given up."""
+        batch = self.batch
+        batch.stop_event.set()
+        if batch.stop_asked is None:
+            batch.stop_asked = "now"
+        while batch.trees or batch.background:
+            for tree in list(batch.trees.values()):
+                tree.stop("stop")
+            waits = [*batch.background, asyncio.ensure_future(asyncio.sleep(0.05))]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            left = await batch.off(changed_by_us, batch.house, batch.dirty_before)
+        except SprintRunnerError:
+            left = None
+        while True:
+            try:
+                record_end(batch, status, reason, left)
+                return
+            except StoreError as error:
+                log.error("the end of batch %s cannot be recorded yet: %s", batch.id, error)
+                await asyncio.sleep(_STORE_RETRY)
+
+
+def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, str] | None) -> None:
+    """Close what is still open in the records and the batch itself, in one transaction."""
+    store = batch.house.store
+    open_as = CommandStatus.INTERRUPTED if status is BatchStatus.INTERRUPTED else CommandStatus.STOPPED
+    with store.transaction() as tx:
+        for row in store.commands(batch.id):
+            if row.status == CommandStatus.RUNNING:
+                close_command(tx, row, open_as, reason or "the batch ended", store.now())
+        for task in store.background_tasks(batch.id):
+            if task.completed_at is None:
+                tx.update_background_task(task.id, status=str(open_as), completed_at=store.now())
+        ended: dict[str, object] = {"left_paths": left} if left is not None else {}
+        tx.update_batch(
+            batch.id,
+            status=status,
+            state=BatchState.ENDED,
+            ended_at=store.now(),
+            reason=reason or None,
+            resumes_at=None,
+            **ended,
+        )
+        if status is BatchStatus.FAILED:
+            tx.append(EventType.ERROR, {"type": "batch", "message": reason}, batch_id=batch.id)
+        tx.append(
+            EventType.BATCH_END,
+            {
+                "batch_id": batch.id,
+                "cycles_completed": batch.completed,
+                "status": str(status),
+                "reason": reason,
+            },
+            batch_id=batch.id,
+        )
+
+
+def close_command(tx: Tx, row: CommandRow, status: CommandStatus, reason: str, now: int) -> None:
+    """Record the end of a command whose flow no longer judges it."""
+    tx.update_command(row.id, status=status, ended_at=now, reason=reason, counted=0)
+    tx.append(
+        EventType.COMMAND_END,
+        {
+            "story_key": row.story_keys,
+            "command": row.command,
+            "task_id": row.task_id,
+            "status": str(status),
+            "reason": reason,
+            "attempt": row.attempt,
+        },
+        batch_id=row.batch_id,
+        story_id=row.story_id,
+        command_id=row.id,
+    )

@@ -1,0 +1,156 @@
+"""The thread: one event loop that owns all state; everyone else sends requests into it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from .. import agents
+from ..agents import Capabilities
+from ..errors import Conflict, SprintRunnerError
+from ..events import EventType
+from ..sprint import BatchState, BatchStatus
+from ..store import BatchRow
+from .batch import BatchRun
+from .house import Batch, House
+from .requests import Requests
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: How long a request may wait for its answer, in seconds; git on a large tree may need some of it.
+ANSWER_SECONDS = 30.0
+#: Helpers for what may take over 100 ms: git, large files, hashing.
+_HELPERS = 4
+
+
+class Orchestrator:
+    """Carries one batch at a time. Constructing starts nothing."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.batch: Batch | None = None
+        self._pool = ThreadPoolExecutor(_HELPERS, thread_name_prefix="orchestrator-helper")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._requests: Requests | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Event | None = None
+        self._ready = threading.Event()
+        self._probed: dict[str, Capabilities] = {}
+        self._thread = threading.Thread(target=self._run, name="orchestrator", daemon=True)
+
+    def start(self, resume: BatchRow | None = None, why: str = "") -> None:
+        """Start the thread; ``resume`` continues that batch at once."""
+        self._thread.start()
+        self._ready.wait()
+        if resume is not None:
+            self._call(lambda: self.reopen(resume, why))
+
+    def alive(self) -> bool:
+        """Whether the thread can still answer."""
+        return self._thread.is_alive() and self._loop is not None and self._loop.is_running()
+
+    def submit(self, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request from any thread and wait for its answer; raises the Refused family."""
+        if not self.alive() or self._loop is None or self._requests is None:
+            raise Conflict("The orchestrator is not running.")
+        future = asyncio.run_coroutine_threadsafe(self._requests.answer(action, arguments), self._loop)
+        try:
+            return future.result(ANSWER_SECONDS)
+        except concurrent.futures.TimeoutError:
+            raise SprintRunnerError("The orchestrator did not answer in time.") from None
+
+    def stop(self, patience: float = 60.0) -> None:
+        """Ordered end: trees are ended, the batch becomes ``interrupted``, the thread ends. Repeatable."""
+        if self._thread.is_alive() and self._loop is not None and self._closing is not None:
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join(patience)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        async def run() -> None:
+            call()
+
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(ANSWER_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except Exception:
+            log.exception("the orchestrator thread ended")
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        self._requests = Requests(self)
+        self._ready.set()
+        await self._closing.wait()
+        if self.batch is not None:
+            self.batch.ask_stop("shutdown")
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def off(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a call outside this thread and wait for it here."""
+        assert self._loop is not None
+        return await self._loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    def probe(self, program: str) -> Capabilities:
+        """What an installed agent says of itself; asked once for each version of the file."""
+        if program not in self._probed:
+            self._probed[program] = agents.probe(program, self.house.env)
+        return self._probed[program]
+
+    def launch(
+        self, batch_id: int, *, resumed: bool = False, retry: tuple[str, str | None] | None = None
+    ) -> None:
+        """Begin to work on a batch whose row is committed."""
+        row = self.house.store.batch(batch_id)
+        assert row is not None
+        assert self._loop is not None
+        batch = Batch(self.house, row, self._pool)
+        if retry is not None:
+            key, phase = retry
+            batch.retries.append(key)
+            if phase is not None:
+                batch.retry_phases[key] = phase
+        self.batch = batch
+        self._task = self._loop.create_task(self._carry(batch, resumed))
+
+    async def _carry(self, batch: Batch, resumed: bool) -> None:
+        try:
+            await BatchRun(batch).run(resumed)
+        except Exception:
+            # BatchRun.run ends every batch itself; what still gets here must not take the thread along.
+            log.exception("batch %s ended without a record", batch.id)
+        finally:
+            self.batch = None
+
+    def reopen(self, row: BatchRow, why: str) -> None:
+        """Make an interrupted batch the live one again, visibly, and go on."""
+        store = self.house.store
+        if self.batch is not None or store.live_batch() is not None:
+            raise Conflict("A batch is already running for this project.")
+        with store.transaction() as tx:
+            tx.update_batch(
+                row.id,
+                status=BatchStatus.RUNNING,
+                state=BatchState.RUNNING,
+                ended_at=None,
+                reason=None,
+                resume_count=row.resume_count + 1,
+            )
+            tx.append(
+                EventType.BATCH_WARNING,
+                {"batch_id": row.id, "warning": why, "resumed": True},
+                batch_id=row.id,
+            )
+        self.launch(row.id, resumed=True)

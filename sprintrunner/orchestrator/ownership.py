@@ -1,0 +1,69 @@
+"""Whose changes the work tree holds: what a batch of ours left is not a person's dirt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ..errors import Refused
+from ..store import BatchRow
+from .house import House
+
+
+def file_hash(path: Path) -> str:
+    """The sha256 of a file's bytes, of a link's target, or empty for what is not there."""
+    try:
+        if path.is_symlink():
+            return hashlib.sha256(str(path.readlink()).encode("utf-8", "surrogateescape")).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    except OSError:
+        return ""
+
+
+def hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Path to hash, for paths relative to ``root``."""
+    return {path: file_hash(root / path) for path in paths}
+
+
+def changed_by_us(house: House, dirty_before: Collection[str]) -> dict[str, str]:
+    """What a batch leaves in the tree, with hashes; a person's paths of before are not ours."""
+    return hashes(house.project.root, (p for p in house.git.dirty() if p not in dirty_before))
+
+
+def foreign_changes(house: House, latest: BatchRow | None) -> list[str]:
+    """Changed paths that no batch of ours left as they are now."""
+    left: dict[str, str] = (latest.left_paths if latest else None) or {}
+    root = house.project.root
+    return [p for p in house.git.dirty() if p not in left or left[p] != file_hash(root / p)]
+
+
+def allowed_dirt(house: House, latest: BatchRow | None, policy: str) -> list[str]:
+    """The person's changed paths a batch may start upon; Refused with one sentence where it may not."""
+    foreign = foreign_changes(house, latest)
+    status_path = house.project.status_path
+    name = (
+        status_path.relative_to(house.project.root).as_posix()
+        if status_path.is_relative_to(house.project.root)
+        else ""
+    )
+    if name in foreign:
+        raise Refused(f"{name} has changes that are not committed; commit or undo them first.")
+    if foreign and policy != "allow":
+        files = "1 changed file" if len(foreign) == 1 else f"{len(foreign)} changed files"
+        raise Refused(
+            f"The working tree has {files} ({', '.join(foreign[:3])}{' …' if len(foreign) > 3 else ''}). "
+            "Commit or stash them, or set dirty_tree to allow."
+        )
+    return foreign
+
+
+def remember_as_ours(house: House, path: Path) -> None:
+    """Note that we changed one file outside a batch (a status line set for a person)."""
+    latest = house.store.latest_batch()
+    if latest is None or not path.is_relative_to(house.project.root):
+        return
+    left = dict(latest.left_paths or {})
+    left[path.relative_to(house.project.root).as_posix()] = file_hash(path)
+    with house.store.transaction() as tx:
+        tx.update_batch(latest.id, left_paths=left)

@@ -1,0 +1,217 @@
+"""The records of commands: opened before anything runs, closed with what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..agents import AgentResult
+from ..events import EventType
+from ..process import Exit
+from ..redact import redact, secret_values
+from ..sprint import CommandStatus
+from ..store import Tx
+from .house import Batch
+from .orders import Order
+
+_SUMMARY_CHARS = 2000
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command whose tree has ended and whose row is still open: the flow judges and records it."""
+
+    command_id: int
+    attempt: int
+    order: Order
+    result: AgentResult
+    exit: Exit
+    status: CommandStatus
+    reason: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the agent's own part is a success; evidence and verify come on top."""
+        return self.status is CommandStatus.SUCCEEDED
+
+
+class Records:
+    """Writes what a command was asked, does, and did: each time row and event in one transaction."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.store = batch.house.store
+        self._secrets: Sequence[str] = secret_values(batch.house.env)
+
+    def clean(self, text: str) -> str:
+        """Text without secrets, as it may be stored and shown."""
+        return redact(text, self._secrets)
+
+    def next_attempt(self, order: Order) -> int:
+        """Numbers go on over all batches: every spawn is a new one."""
+        key = order.stories[0].key if order.stories else None
+        rows = self.store.commands_of_story(key) if key else self.store.commands(self.batch.id)
+        return 1 + max((row.attempt for row in rows if row.command == order.command), default=0)
+
+    def open(
+        self, order: Order, *, agent: str, model: str | None, attempt: int, run_id: str, session: str | None
+    ) -> int:
+        """Commit the row and ``command:start``; only then may anything run. Returns the id."""
+        now = self.store.now()
+        with self.store.transaction() as tx:
+            command_id = tx.insert_command(
+                batch_id=self.batch.id,
+                story_id=_story_id(order),
+                story_ids=[story.row_id for story in order.stories],
+                story_keys=order.keys,
+                command=str(order.command),
+                task_id=str(order.command),
+                started_at=now,
+                status=CommandStatus.RUNNING,
+                cycle=order.cycle,
+                attempt=attempt,
+                counted=1,
+                background=int(order.background),
+                agent=agent,
+                model=model,
+                session_id=session,
+                run_id=run_id,
+            )
+            tx.update_command(command_id, transcript=transcript_name(command_id))
+            tx.append(
+                EventType.COMMAND_START,
+                {**_named(order), "attempt": attempt, "agent": agent, "model": model},
+                batch_id=self.batch.id,
+                story_id=_story_id(order),
+                command_id=command_id,
+            )
+        return command_id
+
+    def close_unstarted(self, order: Order, command_id: int, attempt: int, why: str) -> None:
+        """Record a command that never got to run."""
+        with self.store.transaction() as tx:
+            tx.update_command(
+                command_id, status=CommandStatus.FAILED, ended_at=self.store.now(), reason=why, counted=0
+            )
+            tx.append(
+                EventType.COMMAND_END,
+                {**_named(order), "status": str(CommandStatus.FAILED), "reason": why, "attempt": attempt},
+                batch_id=self.batch.id,
+                story_id=_story_id(order),
+                command_id=command_id,
+            )
+
+    def close(
+        self,
+        ended: Ended,
+        status: CommandStatus,
+        reason: str,
+        *,
+        counted: bool = True,
+        verdict: Any = None,
+        evidence: dict[str, Any] | None = None,
+        also: Callable[[Tx], None] | None = None,
+    ) -> None:
+        """Record the end of a command: row and ``command:end`` in one transaction.
+
+        ``also(tx)`` adds what must be recorded with it (ledger, story).
+        """
+        order, result, left = ended.order, ended.result, ended.exit
+        with self.store.transaction() as tx:
+            tx.update_command(
+                ended.command_id,
+                status=status,
+                ended_at=self.store.now(),
+                reason=self.clean(reason)[:_SUMMARY_CHARS],
+                output_summary=self.clean(result.text)[:_SUMMARY_CHARS],
+                counted=int(counted),
+                outcome=result.failure or str(result.outcome),
+                exit_code=left.code,
+                exit_signal=left.signal,
+                ended_by=left.ended_by,
+                stderr_tail=self.clean(left.stderr_tail),
+                agent_ms=int(left.seconds * 1000),
+                verdict=verdict,
+                evidence=evidence,
+                **self._spent(result),
+            )
+            if also is not None:
+                also(tx)
+            tx.append(
+                EventType.COMMAND_END,
+                {
+                    **_named(order),
+                    "status": str(status),
+                    "reason": self.clean(reason)[:_SUMMARY_CHARS],
+                    "attempt": ended.attempt,
+                    "duration_ms": int(left.seconds * 1000),
+                },
+                batch_id=self.batch.id,
+                story_id=_story_id(order),
+                command_id=ended.command_id,
+            )
+
+    def _spent(self, result: AgentResult) -> dict[str, Any]:
+        """Session, model, tokens and cost of this run alone: a resumed session reports its total so far."""
+        spent: dict[str, Any] = {}
+        if result.session_id:
+            spent["session_id"] = result.session_id
+        if result.model:
+            spent["model"] = result.model
+        if result.tokens:
+            spent |= {
+                "tokens_in": result.tokens.input,
+                "tokens_out": result.tokens.output,
+                "tokens_cache_read": result.tokens.cache_read,
+                "tokens_cache_write": result.tokens.cache_write,
+            }
+        if result.cost_usd is not None:
+            before = self.batch.session_costs.get(result.session_id or "", 0.0)
+            spent["cost_usd"] = max(result.cost_usd - before, 0.0)
+            self.batch.session_costs[result.session_id or ""] = result.cost_usd
+        return spent
+
+    def progress(
+        self,
+        command_id: int,
+        order: Order,
+        message: str,
+        *,
+        task: str | None = None,
+        model: str | None = None,
+    ) -> None:
+        """Record ``command:progress`` and what the command's card shows."""
+        text = self.clean(message)
+        shown: dict[str, Any] = {"last_action": text, "last_action_at": self.store.now()}
+        shown |= {"current_task": task} if task else {}
+        shown |= {"model": model} if model else {}
+        with self.store.transaction() as tx:
+            tx.update_command(command_id, **shown)
+            tx.append(
+                EventType.COMMAND_PROGRESS,
+                {**_named(order), "task_id": task or str(order.command), "message": text},
+                batch_id=self.batch.id,
+                story_id=_story_id(order),
+                command_id=command_id,
+            )
+
+
+def _named(order: Order) -> dict[str, Any]:
+    epic = order.stories[0].epic if order.stories else None
+    named: dict[str, Any] = {
+        "story_key": order.keys,
+        "command": str(order.command),
+        "task_id": str(order.command),
+        "background": order.background,
+    }
+    return named | ({"epic_id": epic} if epic else {})
+
+
+def _story_id(order: Order) -> int | None:
+    return order.stories[0].row_id if order.stories else None
+
+
+def transcript_name(command_id: int) -> str:
+    """The name of the file that holds a command's raw output."""
+    return f"{command_id}.jsonl"

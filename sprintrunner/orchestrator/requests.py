@@ -1,0 +1,340 @@
+"""The requests of people and agents, each checked and answered in the orchestrator's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import agents, budget, status_file, tasklog
+from ..errors import Conflict, NotFound, Refused
+from ..events import EventType
+from ..redact import redact
+from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClass, StoryStatus
+from ..store import BatchRow, CommandRow
+from ..workflow import STORY_COMMANDS
+from .house import Batch, House
+from .ownership import allowed_dirt, remember_as_ours
+
+if TYPE_CHECKING:
+    from .core import Orchestrator
+
+MAX_CYCLES = 998
+Answer = dict[str, Any]
+
+
+class Requests:
+    """One method per action; each returns the answer or raises the Refused family."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self.orchestrator = orchestrator
+        self.house: House = orchestrator.house
+        self.store = orchestrator.house.store
+        self._starting = asyncio.Lock()
+        self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
+            "start": self.start,
+            "stop": self.stop,
+            "resume": self.resume,
+            "retry": self.retry,
+            "done": self.done,
+            "skip": self.skip,
+            "stop_command": self.stop_command,
+            "log": self.log,
+            "status": self.status,
+        }
+
+    async def answer(self, action: str, arguments: Mapping[str, Any]) -> Answer:
+        """Carry out one request."""
+        handler = self._actions.get(action)
+        if handler is None:
+            raise Refused(f"There is no action {action!r}.")
+        return await handler(arguments)
+
+    @property
+    def batch(self) -> Batch | None:
+        """The live batch."""
+        return self.orchestrator.batch
+
+    def _free(self) -> None:
+        if self.batch is not None or self.store.live_batch() is not None:
+            raise Conflict("A batch is already running for this project.")
+        if self._starting.locked():
+            raise Conflict("A batch is already being started for this project.")
+
+    async def start(self, arguments: Mapping[str, Any]) -> Answer:
+        """Start a batch; checks come first and say in one sentence why not (workflow 0)."""
+        size = arguments.get("batch_size")
+        if size is not None and (type(size) is not int or not 1 <= size <= MAX_CYCLES):
+            raise Refused(f"batch_size must be a whole number from 1 to {MAX_CYCLES}, or all.")
+        self._free()
+        async with self._starting:
+            keys = list(arguments.get("stories") or []) or None
+            columns = await self.orchestrator.off(self._checked, keys)
+            batch_id = self._open_batch(size, keys, columns)
+            self.orchestrator.launch(batch_id)
+        return {"status": "started", "batch_id": batch_id, "batch_size": "all" if size is None else size}
+
+    def _checked(self, keys: list[str] | None) -> dict[str, Any]:
+        """What the batch row needs, or a refusal; runs outside the orchestrator's thread."""
+        house = self.house
+        found = status_file.read(house.project.status_path, house.project.root)
+        if found.refusal:
+            raise Refused(found.refusal)
+        known = {entry.key for entry in found.stories}
+        unknown = [key for key in keys or () if key not in known]
+        if unknown:
+            raise Refused(f"There is no story {unknown[0]} in {house.project.status_path.name}.")
+        if not house.git.is_repository():
+            raise Refused(f"{house.project.root} is not a git repository; run git init and commit once.")
+        values = house.layers().values
+        adapter = self._agent(values.agent)
+        if budget.needs_cost(values) and not adapter.tells_cost:
+            raise Refused(
+                f"{adapter.name} cannot tell its cost; remove the dollar budgets or choose another agent."
+            )
+        if values.commit == "builtin" and not house.git.has_identity():
+            raise Refused("git has no name and e-mail here; set user.name and user.email.")
+        foreign = allowed_dirt(house, self.store.latest_batch(), values.dirty_tree)
+        return {
+            "agent": adapter.name,
+            "base_head": house.git.head(),
+            "branch": house.git.branch(),
+            "dirty_paths": foreign,
+        }
+
+    def _agent(self, name: str) -> agents.Adapter:
+        adapter = agents.by_name(name)
+        program = agents.find_program(adapter, self.house.layers().agents.get(name), self.house.env)
+        capabilities = self.orchestrator.probe(program)
+        objection = capabilities.trouble or adapter.objection(capabilities)
+        if objection:
+            raise Refused(objection)
+        return adapter
+
+    def _open_batch(self, size: int | None, keys: list[str] | None, columns: dict[str, Any]) -> int:
+        with self.store.transaction() as tx:
+            batch_id = tx.insert_batch(
+                started_at=self.store.now(),
+                max_cycles=size,
+                cycles_completed=0,
+                status=BatchStatus.RUNNING,
+                state=BatchState.STARTING,
+                requested=keys,
+                **columns,
+            )
+            tx.append(
+                EventType.BATCH_START,
+                {"batch_id": batch_id, "max_cycles": size, "agent": columns.get("agent")},
+                batch_id=batch_id,
+            )
+        if columns.get("branch") is None:
+            with self.store.transaction() as tx:
+                warning = "HEAD is detached: commits of this batch are on no branch."
+                tx.append(
+                    EventType.BATCH_WARNING, {"batch_id": batch_id, "warning": warning}, batch_id=batch_id
+                )
+        return batch_id
+
+    async def stop(self, arguments: Mapping[str, Any]) -> Answer:
+        """Stop now or after the story; may be asked again."""
+        if self.batch is None:
+            raise Conflict("Nothing is running.")
+        self.batch.ask_stop("after_story" if arguments.get("after_story") else "now")
+        return {"status": "stopping"}
+
+    async def resume(self, arguments: Mapping[str, Any]) -> Answer:
+        """Continue the newest interrupted batch, or end a usage-limit sleep now."""
+        batch = self.batch
+        if batch is not None:
+            if self._row(batch).state != BatchState.WAITING:
+                raise Conflict("The batch is running; there is nothing to resume.")
+            batch.wake_event.set()
+            return {"status": "started", "batch_id": batch.id}
+        latest = self.store.latest_batch()
+        if latest is None or latest.status != BatchStatus.INTERRUPTED:
+            raise Conflict("There is no interrupted batch to continue.")
+        self._free()
+        async with self._starting:
+            await self.orchestrator.off(self._unmoved, latest)
+            self.orchestrator.reopen(latest, "resumed by a person")
+        return {"status": "started", "batch_id": latest.id}
+
+    def _unmoved(self, row: BatchRow) -> None:
+        """A person who moved HEAD or the branch meanwhile has taken over: the batch waits and says so."""
+        git = self.house.git
+        branch, head = git.branch(), git.head()
+        if branch != row.branch:
+            raise Conflict(
+                f"Batch {row.id} ran on {row.branch or 'a detached HEAD'}, "
+                f"the branch is {branch or 'detached'} now."
+            )
+        if head != row.base_head and not (head and git.carries_batch(head, row.id)):
+            raise Conflict(
+                f"Batch {row.id} stopped at {(row.base_head or 'no commit')[:9]}, "
+                f"HEAD is {(head or 'none')[:9]} now."
+            )
+
+    def _row(self, batch: Batch) -> BatchRow:
+        row = self.store.batch(batch.id)
+        assert row is not None
+        return row
+
+    def _running(self, key: str) -> CommandRow | None:
+        return next((row for row in self.store.running_commands() if key in row.story_keys.split(",")), None)
+
+    def _entry(self, key: str) -> Any:
+        found = status_file.read(self.house.project.status_path, self.house.project.root)
+        entry = found.entry(key)
+        if entry is None or entry.kind != "story":
+            raise NotFound(f"There is no story {key}.")
+        return entry
+
+    async def retry(self, arguments: Mapping[str, Any]) -> Answer:
+        """Let a story go on at a phase: next in the running batch, else in a batch of its own."""
+        key, phase = str(arguments.get("key", "")), arguments.get("phase")
+        if phase is not None and phase not in STORY_COMMANDS:
+            raise Refused(f"phase must be one of {', '.join(STORY_COMMANDS)}.")
+        entry = await self.orchestrator.off(self._entry, key)
+        if entry.status is None and entry.status_class in (StatusClass.HELD, StatusClass.DROPPED):
+            raise Conflict(f"{key} is {entry.raw_status}; change that in the status file first.")
+        if not entry.startable:
+            raise Conflict(f"{key} has a key that is never started.")
+        if self._running(key):
+            raise Conflict(f"A command of {key} is running.")
+        batch = self.batch
+        if batch is not None:
+            self._queue(batch, key, phase)
+            return {"status": "queued", "batch_id": batch.id}
+        self._free()
+        async with self._starting:
+            columns = await self.orchestrator.off(self._checked, [key])
+            batch_id = self._open_batch(1, [key], columns)
+            self.orchestrator.launch(batch_id, retry=(key, phase))
+        return {"status": "started", "batch_id": batch_id}
+
+    @staticmethod
+    def _queue(batch: Batch, key: str, phase: str | None) -> None:
+        if batch.stop_asked:
+            raise Conflict("The batch is stopping; retry when it has ended.")
+        active = batch.stories.get(key)
+        if active is not None and active.status not in (StoryStatus.DONE, StoryStatus.BLOCKED):
+            raise Conflict(f"{key} is being worked on.")
+        if key not in batch.retries:
+            batch.retries.append(key)
+        if phase is not None:
+            batch.retry_phases[key] = str(phase)
+
+    async def done(self, arguments: Mapping[str, Any]) -> Answer:
+        """A person says that the story is done."""
+        key = str(arguments.get("key", ""))
+        entry = await self.orchestrator.off(self._entry, key)
+        if self._running(key):
+            raise Conflict(f"A command of {key} is running.")
+        house = self.house
+        await self.orchestrator.off(
+            status_file.write, house.project.status_path, key, "done", root=house.project.root, force=True
+        )
+        row = self.store.latest_record(key)
+        payload = {
+            "story_key": key,
+            "old_status": str(row.status if row else entry.raw_status),
+            "new_status": "done",
+            "epic_id": entry.epic,
+            "reason": "marked by a person",
+        }
+        with self.store.transaction() as tx:
+            if row is not None:
+                evidence = {**(row.evidence or {}), "marked": "marked by a person"}
+                tx.update_story(
+                    row.id, status=StoryStatus.DONE, ended_at=self.store.now(), reason=None, evidence=evidence
+                )
+            tx.append(
+                EventType.STORY_STATUS,
+                payload,
+                batch_id=row.batch_id if row else None,
+                story_id=row.id if row else None,
+            )
+        if self.batch is not None and key in self.batch.stories:
+            self.batch.stories[key].status = StoryStatus.DONE
+        if self.batch is None:
+            await self.orchestrator.off(remember_as_ours, house, house.project.status_path)
+        return {"status": "done", "story_key": key}
+
+    async def skip(self, arguments: Mapping[str, Any]) -> Answer:
+        """A person has seen it: the story stays blocked and asks no more."""
+        key = str(arguments.get("key", ""))
+        await self.orchestrator.off(self._entry, key)
+        row = self.store.latest_record(key)
+        if row is None or row.status != StoryStatus.BLOCKED:
+            raise Conflict(f"{key} is not blocked.")
+        with self.store.transaction() as tx:
+            tx.update_story(row.id, acknowledged=1)
+            tx.append(
+                EventType.STORY_STATUS,
+                {
+                    "story_key": key,
+                    "old_status": "blocked",
+                    "new_status": "blocked",
+                    "epic_id": row.epic_id,
+                    "acknowledged": True,
+                },
+                batch_id=row.batch_id,
+                story_id=row.id,
+            )
+        return {"status": "blocked", "acknowledged": True, "story_key": key}
+
+    async def stop_command(self, arguments: Mapping[str, Any]) -> Answer:
+        """End the tree of one command."""
+        row = self.store.command(int(arguments.get("id") or 0))
+        if row is None:
+            raise NotFound("There is no such command.")
+        tree = self.batch.trees.get(row.id) if self.batch else None
+        if row.status != CommandStatus.RUNNING or tree is None:
+            raise Conflict("That command is not running.")
+        tree.stop("stop")
+        return {"status": "stopping", "id": row.id}
+
+    async def log(self, arguments: Mapping[str, Any]) -> Answer:
+        """Record a task that an agent of this batch reports (contract section 6)."""
+        report = tasklog.check(dict(arguments))
+        run_id = str(arguments.get("run_id", ""))
+        row = next((r for r in self.store.running_commands() if run_id and r.run_id == run_id), None)
+        if row is None or self.batch is None:
+            raise Refused("The report is not from a command that is running now; nothing was recorded.")
+        now = self.store.now()
+        message = redact(report.message) or f"{report.task_id} {report.status}"
+        with self.store.transaction() as tx:
+            tx.update_command(row.id, current_task=report.task_id)
+            tx.append(
+                EventType.COMMAND_PROGRESS,
+                {
+                    "story_key": row.story_keys or report.story_id,
+                    "command": report.command if report.command in list(Command) else row.command,
+                    "task_id": report.task_id,
+                    "message": message,
+                    "status": report.status,
+                    "epic_id": report.epic_id,
+                    "reported_story": report.story_id,
+                    "metrics": dict(report.metrics),
+                },
+                batch_id=row.batch_id,
+                story_id=row.story_id,
+                command_id=row.id,
+            )
+        return {"timestamp": now}
+
+    async def status(self, arguments: Mapping[str, Any]) -> Answer:
+        """What runs now, the answer of ``/api/orchestrator/status``."""
+        row = self.store.live_batch()
+        if row is None:
+            idle: Answer = {"status": "idle", "batch_id": None, "cycles_completed": 0, "max_cycles": None}
+            return idle | {"current_stories": []}
+        keys = [k for r in self.store.running_commands() for k in r.story_keys.split(",") if k]
+        answer: Answer = {
+            "status": str(row.state),
+            "batch_id": row.id,
+            "cycles_completed": row.cycles_completed,
+            "max_cycles": row.max_cycles,
+            "current_stories": list(dict.fromkeys(keys)),
+        }
+        return answer | ({"resumes_at": row.resumes_at} if row.state == BatchState.WAITING else {})

@@ -1,0 +1,49 @@
+"""A usage limit puts the batch to sleep until it resets; nothing starts meanwhile, no attempt is counted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .. import limits
+from ..sprint import BatchState
+from .house import Batch, LimitReached
+from .records import Ended
+
+
+async def wait_while_limited(batch: Batch) -> None:
+    """None starts while a usage limit lasts."""
+    async with batch.sleeping:
+        batch.check()
+
+
+async def sleep_for_limit(batch: Batch, ended: Ended) -> None:
+    """Sleep until the usage limit resets; counts no attempt. Raises LimitReached beyond the maximum."""
+    values = batch.layers().values
+    async with batch.sleeping:
+        others = [tree for tree in batch.trees if tree != ended.command_id]
+        while others and any(tree in batch.trees for tree in others):
+            await asyncio.sleep(0.2)  # running commands end by themselves first
+        if ended.exit.ended_at <= batch.woke_at:
+            return  # two commands met the same limit; the other one has slept for both
+        now = batch.house.store.now()
+        wake = limits.wake_at(
+            now=now,
+            resets_at=ended.result.resets_at,
+            margin_seconds=values.limit_margin_seconds,
+            default_minutes=values.limit_default_wait_minutes,
+            sleeps_before=batch.sleeps,
+        )
+        if limits.too_long(
+            now=now, wake=wake, slept_ms=batch.slept_ms, max_hours=values.max_limit_wait_hours
+        ):
+            raise LimitReached(f"{ended.reason} Waiting for it would exceed max_limit_wait_hours.")
+        batch.set_state(BatchState.WAITING, resumes_at=wake, limit_kind=ended.result.limit_kind)
+        batch.warn(ended.reason, resumes_at=wake, limit_kind=ended.result.limit_kind)
+        batch.wake_event.clear()
+        await batch.pause((wake - now) / 1000)
+        batch.wake_event.clear()
+        batch.woke_at = batch.house.store.now()
+        batch.sleeps += 1
+        batch.slept_ms += batch.house.store.now() - now
+        batch.set_state(BatchState.RUNNING, resumes_at=None, limit_kind=None)
+        batch.warn("Woke up, the usage limit has reset.")

@@ -1,0 +1,189 @@
+"""One life at a time: the project lock, and the tidying after a life that ended without notice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import process
+from .errors import Conflict
+from .events import EventType
+from .process import Identity
+from .sprint import BatchState, BatchStatus, CommandStatus
+from .store import BatchRow, CommandRow, Store, Tx
+
+log = logging.getLogger(__name__)
+RUNNER_LOCK = "runner.lock"
+AGENT_LOCK = "agent.lock"
+#: How long the next life waits for the trees of the last one to be gone, in seconds.
+_STRAY_PATIENCE = 30.0
+
+
+@dataclass
+class Locks:
+    """The project, held by this process; ``agent_fd`` is inherited by every tree."""
+
+    runner_fd: int
+    agent_fd: int
+    path: Path
+
+    def name_owner(self, where: str) -> None:
+        """Write who holds the project, for the one who finds it held."""
+        os.ftruncate(self.runner_fd, 0)
+        os.pwrite(self.runner_fd, json.dumps({"pid": os.getpid(), "where": where}).encode(), 0)
+
+    def release(self) -> None:
+        """Give the project back."""
+        os.close(self.runner_fd)
+        os.close(self.agent_fd)
+
+
+def owner(state_dir: Path) -> str:
+    """Who holds the project, in words; empty when nobody wrote it down."""
+    try:
+        found = json.loads((state_dir / RUNNER_LOCK).read_text())
+        return f"{found['where']} (process {found['pid']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def take(state_dir: Path, where: str) -> Locks:
+    """Take the project for this process; Conflict names the owner when it is held (R2)."""
+    path = state_dir / RUNNER_LOCK
+    runner = _open(path)
+    try:
+        fcntl.flock(runner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(runner)
+        raise _held(state_dir) from None
+    locks = Locks(runner, _open(state_dir / AGENT_LOCK), path)
+    locks.name_owner(where)
+    return locks
+
+
+def refuse_if_held(state_dir: Path) -> None:
+    """Raise Conflict naming the owner when another process holds the project; takes nothing."""
+    fd = _open(state_dir / RUNNER_LOCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise _held(state_dir) from None
+    finally:
+        os.close(fd)
+
+
+def _held(state_dir: Path) -> Conflict:
+    return Conflict(f"This project is already held by {owner(state_dir) or 'another process'}.")
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def end_strays(store: Store, state_dir: Path, grace: float) -> int:
+    """End every tree that a former life left, by verified identity, before anything else; return how many.
+
+    A pid is never enough: pid, start ticks, boot id and the run marker must agree.
+    """
+    ended = 0
+    for row in store.running_commands():
+        if row.boot_id and row.boot_id != process.boot_id():
+            continue  # the machine was restarted: that pid is somebody else's now
+        if row.pid and row.start_ticks and row.boot_id and row.run_id:
+            identity = Identity(row.pid, row.start_ticks, row.boot_id, row.run_id)
+            if process.is_alive(identity):
+                process.end_tree(identity, grace)
+                ended += 1
+        if row.run_id and process.find_marked(row.run_id):
+            process.end_marked(row.run_id, grace)
+            ended += 1
+    _wait_for_agent_lock(state_dir, grace)
+    return ended
+
+
+def _wait_for_agent_lock(state_dir: Path, grace: float) -> None:
+    """Descendants of a former life hold agent.lock even without our marker: wait for them, then end them."""
+    fd = _open(state_dir / AGENT_LOCK)
+    deadline = time.monotonic() + _STRAY_PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                process.end_holders(state_dir / AGENT_LOCK, grace)
+            if time.monotonic() > deadline:
+                raise Conflict("A process of an earlier run does not end; find it with: fuser agent.lock")
+            time.sleep(0.05)
+    finally:
+        os.close(fd)
+
+
+def hold_agents(locks: Locks) -> None:
+    """Hold agent.lock through the descriptor that every tree inherits."""
+    fcntl.flock(locks.agent_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def close_records(store: Store) -> BatchRow | None:
+    """Mark what nobody owns any more ``interrupted``; return the batch that was cut off, if any."""
+    live = store.live_batch()
+    now = store.now()
+    reason = f"the server ended without notice at {_clock(_last_sign(store, live) if live else now)}"
+    with store.transaction() as tx:
+        for row in store.running_commands():
+            _close_command(tx, row, reason, now)
+        if live is not None:
+            for task in store.background_tasks(live.id):
+                if task.completed_at is None:
+                    tx.update_background_task(task.id, status="interrupted", completed_at=now)
+            tx.update_batch(
+                live.id,
+                status=BatchStatus.INTERRUPTED,
+                state=BatchState.ENDED,
+                ended_at=now,
+                reason=reason,
+                resumes_at=None,
+            )
+            tx.append(
+                EventType.BATCH_END,
+                {
+                    "batch_id": live.id,
+                    "cycles_completed": live.cycles_completed,
+                    "status": str(BatchStatus.INTERRUPTED),
+                    "reason": reason,
+                },
+                batch_id=live.id,
+            )
+    return store.batch(live.id) if live else None
+
+
+def _last_sign(store: Store, live: BatchRow) -> int:
+    events = store.last_events(1, live.id)
+    return events[-1].timestamp if events else live.started_at
+
+
+def _clock(when: int) -> str:
+    return time.strftime("%H:%M", time.localtime(when / 1000))
+
+
+def _close_command(tx: Tx, row: CommandRow, reason: str, now: int) -> None:
+    tx.update_command(row.id, status=CommandStatus.INTERRUPTED, ended_at=now, reason=reason, counted=0)
+    tx.append(
+        EventType.COMMAND_END,
+        {
+            "story_key": row.story_keys,
+            "command": row.command,
+            "task_id": row.task_id,
+            "status": str(CommandStatus.INTERRUPTED),
+            "reason": reason,
+            "attempt": row.attempt,
+        },
+        batch_id=row.batch_id,
+        story_id=row.story_id,
+        command_id=row.id,
+    )

@@ -1,0 +1,108 @@
+"""The composition root of a running project: store, locks, orchestrator, control socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import project as projects
+from . import recovery, settings
+from .control import Control
+from .git import Git
+from .orchestrator import House, Orchestrator
+from .project import Project
+from .services import DATABASE
+from .settings import Layers
+from .sprint import BatchStatus
+from .store import BatchRow, Store
+
+log = logging.getLogger(__name__)
+#: Automatic resumes in a row without a new verdict, after which a person has to click.
+MAX_RESUMES = 3
+_POLL = 0.05
+
+
+class Runtime:
+    """One project, opened; holds it exclusively from ``start`` to ``stop``."""
+
+    def __init__(self, project: Project, state_dir: Path, store: Store, overrides: Mapping[str, Any]) -> None:
+        self.project = project
+        self.state_dir = state_dir
+        self.store = store
+        self.overrides = dict(overrides)
+        self._locks: recovery.Locks | None = None
+        self._house = House(project, state_dir, store, Git(project.root), os.environ, self.overrides)
+        self._orchestrator = Orchestrator(self._house)
+        self._control = Control(state_dir, self.submit)
+
+    @classmethod
+    def open(cls, root: Path, overrides: Mapping[str, Any] | None = None) -> Runtime:
+        """Open the project at ``root``; nothing starts. Raises the Refused family and StoreRefused."""
+        project = projects.load(root)
+        state_dir = projects.state_dir(project.root)
+        settings.load(project.root, state_dir, os.environ, overrides or {})
+        return cls(project, state_dir, Store.open(state_dir / DATABASE), overrides or {})
+
+    def start(self, where: str = "a terminal", resume: bool = False) -> None:
+        """Hold the project, put a crashed life in order, start the orchestrator.
+
+        Raises Conflict naming the owner when another process holds the project. ``resume`` also continues
+        a batch that was stopped in order.
+        """
+        self._locks = recovery.take(self.state_dir, where)
+        try:
+            values = self.layers().values
+            recovery.end_strays(self.store, self.state_dir, values.stop_grace_seconds)
+            recovery.hold_agents(self._locks)
+            self._house.lock_fd = self._locks.agent_fd
+            crashed = recovery.close_records(self.store)
+            batch, why = self._to_resume(crashed, values.resume_after_crash, resume)
+            self._orchestrator.start(batch, why)
+            self._control.start()
+        except BaseException:
+            self._locks.release()
+            self._locks = None
+            raise
+
+    def _to_resume(self, crashed: BatchRow | None, policy: str, asked: bool) -> tuple[BatchRow | None, str]:
+        latest = self.store.latest_batch()
+        if asked and latest is not None and latest.status == BatchStatus.INTERRUPTED:
+            return latest, "resumed at the start of the server"
+        return None, ""
+
+    def submit(self, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request into the orchestrator; raises the Refused family."""
+        return self._orchestrator.submit(action, arguments)
+
+    def alive(self) -> bool:
+        """Whether the orchestrator answers."""
+        return self._orchestrator.alive()
+
+    def layers(self) -> Layers:
+        """The settings as they are now."""
+        return self._house.layers()
+
+    def wait_batch(self, batch_id: int, timeout: float) -> BatchRow | None:
+        """The batch once it has ended, or None when that took longer than ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            row = self.store.batch(batch_id)
+            if row is not None and row.ended_at is not None:
+                return row
+            time.sleep(_POLL)
+        return None
+
+    def stop(self, reason: str = "") -> None:
+        """Ordered end: trees ended, the batch ``interrupted``, the project given back. Repeatable."""
+        if reason:
+            log.info("stopping: %s", reason)
+        self._control.stop()
+        self._orchestrator.stop()
+        if self._locks is not None:
+            self._locks.release()
+            self._locks = None
+        self.store.close()
