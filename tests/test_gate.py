@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from web_project import make_project, make_services
+from web_server import Server
 from werkzeug.datastructures import Headers
 
 from sprintrunner import create_app
@@ -365,3 +366,60 @@ def test_the_session_cookie_is_secure_behind_https(tmp_path: Path) -> None:
     public = {"X_Forwarded_Host": "runner.example", "X_Forwarded_Proto": "https"}
     assert "Secure" in post(client, "/login", {"token": TOKEN}, **public).headers["Set-Cookie"]
     services.store.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"))
+    yield made
+    made.stop()
+
+
+CLOSE = "Connection: close\r\n\r\n"
+FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_text", "statuses"),
+    [
+        (f"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n{CLOSE}", {400}),
+        (f"GET / HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\n{CLOSE}", {400}),
+        (f"GET / HTTP/1.1\r\n{CLOSE}", {400, 421}),
+        ("GET / HTTP/1.0\r\n\r\n", {400, 421}),
+        (f"GET / HTTP/1.1\r\nHost: local\0host\r\n{CLOSE}", {400}),
+        (f"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n{CLOSE}", {400}),
+        (
+            f"POST {START} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+            f"Content-Length: 3\r\n{CLOSE}",
+            {400},
+        ),
+        (f"POST {START} HTTP/1.1\r\nHost: localhost\r\n{FORM}Content-Length: 1000000000\r\n{CLOSE}", {413}),
+        (
+            f"POST {START} HTTP/1.1\r\nHost: localhost\r\n{FORM}Transfer-Encoding: chunked\r\n{CLOSE}"
+            + f"1000\r\n{'x' * 4096}\r\n" * 100,
+            {413},
+        ),
+        (
+            "GET /events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            {400, 404},
+        ),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello \r\n\r\n", {400}),
+    ],
+)
+def test_raw_requests_are_refused(server: Server, request_text: str, statuses: set[int]) -> None:
+    answer = server.raw(request_text.encode("latin-1"))
+    assert int(answer.split(b" ", 2)[1]) in statuses
+    assert b"evil.example" not in answer
+
+
+def test_streams_pass_the_gate_over_a_real_server(server: Server) -> None:
+    for path in gate.STREAMS:
+        foreign = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n{CLOSE}"
+        assert server.raw(foreign.encode()).startswith(b"HTTP/1.1 403")
+        wrong_host = f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n{CLOSE}"
+        assert server.raw(wrong_host.encode()).startswith(b"HTTP/1.1 421")
+        own = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\n\r\n"
+        head = server.raw(own.encode(), 0.5)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"Content-Security-Policy: default-src 'none'" in head
+        assert b"Transfer-Encoding" not in head

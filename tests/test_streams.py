@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from web_project import make_project, make_services
+from web_server import Server
 
 from sprintrunner import create_app
 from sprintrunner.services import Services
@@ -137,51 +135,6 @@ def test_closing_the_hub_ends_a_stream_of_the_test_client(client: FlaskClient, s
         assert b"".join(answer.response) == b""
 
 
-class Server:
-    """A gunicorn with one gthread worker of eight threads over a fresh project."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        make_project(folder / "project")
-        here = Path(__file__).resolve().parent
-        names = {"TEST_PROJECT": str(folder / "project"), "TEST_STATE": str(folder / "state")}
-        path = os.pathsep.join([str(here), str(here.parent)])
-        command = [sys.executable, "-m", "gunicorn", "-k", "gthread", "-w", "1", "--threads", "8"]
-        command += ["-b", f"127.0.0.1:{self.port}", "--no-control-socket", "--graceful-timeout", "10"]
-        command += ["--log-level", "warning", "web_project:from_environment()"]
-        self.process = subprocess.Popen(command, env={**os.environ, **names, "PYTHONPATH": path}, cwd=folder)
-        self._await()
-
-    def _await(self) -> None:
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            try:
-                assert self.get("/healthz") == b"ok\n"
-                return
-            except OSError:
-                time.sleep(0.02)
-        raise AssertionError("gunicorn did not start")
-
-    def get(self, path: str, method: str = "GET") -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return bytes(answer.read())
-
-    def state(self) -> dict[str, Any]:
-        return dict(json.loads(self.get("/test/threads")))
-
-    def say(self, count: int, size: int = 50) -> None:
-        self.get(f"/test/say/{count}/{size}", "POST")
-
-    def stop(self) -> float:
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
-        return time.monotonic() - began
-
-
 class Crowd:
     """Raw stream clients in one selector; each remembers the ids it saw."""
 
@@ -277,7 +230,7 @@ def test_reconnecting_while_three_thousand_events_run_misses_and_repeats_nothing
     seen: list[int] = []
     followed = crowd.socks[0]
     while not seen or seen[-1] < 3000:
-        crowd.read_until(lambda: bool(crowd.ids[followed]))
+        crowd.read_until(partial(bool, crowd.ids[followed]))
         seen += crowd.ids[followed]
         crowd.leave(followed)
         followed = crowd.join("/api/events/stream?after=0", after=seen[-1])[0]

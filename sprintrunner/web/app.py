@@ -22,7 +22,7 @@ def build(services: Services) -> Flask:
     """Wire the application; no thread starts before the first stream."""
     app = Flask("sprintrunner.web", static_folder=str(STATIC), static_url_path="/static")
     app.config.update(
-        MAX_CONTENT_LENGTH=MAX_BODY,
+        MAX_CONTENT_LENGTH=MAX_BODY + 1,  # one more, to tell a body in chunks that was cut from a whole one
         MAX_FORM_MEMORY_SIZE=MAX_BODY,
         MAX_FORM_PARTS=MAX_PARTS,
         SEND_FILE_MAX_AGE_DEFAULT=None,
@@ -54,6 +54,8 @@ def _measure_body() -> None:
     """Read a body now: its limit acts only on reading, and a view may not read it."""
     if request.method in ("POST", "PUT", "DELETE"):
         data = request.get_data(cache=True)
+        if len(data) > MAX_BODY:
+            abort(413, f"the body may hold at most {MAX_BODY} bytes")
         if data.count(b"&") >= MAX_PARTS and request.mimetype == "application/x-www-form-urlencoded":
             abort(413, f"a form may have at most {MAX_PARTS} parts")
 
