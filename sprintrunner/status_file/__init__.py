@@ -24,8 +24,8 @@ __all__ = ["MAX_BYTES", "SprintStatus", "default_lock", "read", "write", "write_
 MAX_BYTES = 2_000_000
 
 #: A file changed less than this many seconds ago may be in the middle of being rewritten in place.
-_FRESH = 0.05
-_SETTLE_TRIES = 6
+_FRESH = 0.1
+_SETTLE_TRIES = 4
 #: An empty file is looked at again this often, this many seconds apart.
 _EMPTY_TRIES, _EMPTY_WAIT = 3, 0.1
 _COMPARE_TRIES = 5
