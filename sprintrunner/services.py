@@ -47,7 +47,7 @@ class Services:
     alive: Callable[[], bool] = field(default=lambda: False)
     #: The access token, or None where none is in force. Never shown, logged or sent.
     token: str | None = field(default=None, repr=False)
-    #: The port the server listens on: it names the session cookie.
+    #: The port the server listens on, known for sure only once it is bound: it names the session cookie.
     port: int = 8080
     #: Host names and addresses of this bind, accepted beside loopback and ``allowed_hosts``.
     bind_hosts: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,23 @@ def test_names_from_the_settings_and_the_bind_are_served() -> None:
     assert gate.host_allowed("Runner.Example:443", names)
     assert gate.host_allowed("192.168.1.5:8080", names)
     assert not gate.host_allowed("192.168.1.6:8080", names)
+
+
+def test_bound_to_all_addresses_only_the_one_reached_is_served() -> None:
+    passed = gate.Gate(lambda environ, start: [b"let in"], ("0.0.0.0",))
+
+    def answer(host: str) -> bytes:
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": host, "gunicorn.socket": reached}
+        return b"".join(passed(environ, lambda *told: None))  # type: ignore[arg-type, return-value]
+
+    with socket.create_server(("127.0.0.2", 0)) as listener, socket.socket() as dialled:
+        dialled.connect(listener.getsockname())
+        reached, _ = listener.accept()
+        with reached:
+            assert answer("127.0.0.2:8080") == b"let in"
+            assert answer("192.168.1.5:8080") != b"let in"
+            assert answer("0.0.0.0:8080") != b"let in"
+            assert gate.local_address({"gunicorn.socket": reached}) == {"127.0.0.2"}
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def _wire_requests(app: Flask, services: Services) -> None:
     app.extensions["stream_slots"] = threading.Semaphore(FALLBACK_STREAMS)
     app.before_request(_measure_body)
     if services.token is not None:
-        door = login.Door(services.state_dir, services.token, services.port)
+        door = login.Door(services.state_dir, services.token, lambda: services.port)
         app.extensions["door"] = door
         app.before_request(lambda: login.guard(door))
     app.after_request(_protect)

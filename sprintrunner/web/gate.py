@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import socket
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = _SAFE | {"POST", "PUT", "DELETE"}
 _BODY_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", "multipart/form-data"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO")
 
@@ -73,7 +75,9 @@ class Gate:
 
     def __init__(self, app: WSGIApplication, hosts: Collection[str]) -> None:
         self._app = app
-        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
+        names = {host.lower().strip("[]") for host in hosts}
+        self._everywhere = bool(names & _UNSPECIFIED)
+        self._hosts = frozenset(names - _UNSPECIFIED)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -84,7 +88,9 @@ class Gate:
 
     def _check(self, environ: WSGIEnvironment) -> None:
         host = environ.get("HTTP_HOST", "")
-        if not host_allowed(host, self._hosts):
+        # Bound to every address, the one the client reached is ours; an address cannot be rebound like a name.
+        names = self._hosts | local_address(environ) if self._everywhere else self._hosts
+        if not host_allowed(host, names):
             raise Stopped(421, "this host name is not served here; add it to allowed_hosts")
         check_target(environ)
         method = environ["REQUEST_METHOD"]
@@ -135,6 +141,15 @@ def host_allowed(host: str, names: Collection[str]) -> bool:
     except ValueError:
         return not bracketed and (name == "localhost" or name in names)
     return (address.version == 6) is bracketed and (address.is_loopback or name in names)
+
+
+def local_address(environ: dict[str, Any]) -> frozenset[str]:
+    """The address of this machine that the connection came in on, where the server tells its socket."""
+    sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    name = sock.getsockname() if isinstance(sock, socket.socket) else None
+    if not isinstance(name, tuple):
+        return frozenset()
+    return frozenset({str(name[0]).removeprefix("::ffff:")})
 
 
 def check_target(environ: WSGIEnvironment) -> None:

@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -139,13 +140,17 @@ class Brake:
 class Door:
     """Who is let in where a token is in force."""
 
-    def __init__(self, state_dir: Path, token: str, port: int) -> None:
+    def __init__(self, state_dir: Path, token: str, port: Callable[[], int]) -> None:
         self._state_dir = state_dir
         self._token = token.encode()
+        self._port = port
         self.sessions = Sessions(state_dir, token)
         self.brake = Brake()
-        #: Cookies ignore ports: two servers on one host would overwrite each other's.
-        self.cookie = f"sprintrunner_{port}"
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name. Cookies ignore ports: two servers on one host would overwrite each other's."""
+        return f"sprintrunner_{self._port()}"
 
     def knows(self, authorization: str | None, cookie: str | None) -> bool:
         """Whether the bearer token or the session is good; a wrong header is not mended by a cookie."""
