@@ -287,6 +287,10 @@ def test_an_event_is_checked_against_the_table_of_types(store: Store) -> None:
     ]:
         with pytest.raises(InvalidEvent), store.transaction() as tx:
             tx.append(kind, payload)
+    with pytest.raises(StoreError, match="nothing was recorded"), store.transaction() as tx:
+        tx.append("batch:warning", {"batch_id": 1, "warning": "w"})
+        with pytest.raises(InvalidEvent):
+            tx.append("batch:warning", {})
     assert store.last_event_id() == 0
 
 
@@ -336,6 +340,16 @@ def test_a_payload_of_ten_megabytes_is_cut_with_a_marker(store: Store) -> None:
     assert payload["warning"].startswith("öö") and "characters cut" in payload["warning"]
     assert payload["truncated"] is True and payload["batch_id"] == 1
     assert len(json.dumps(payload, ensure_ascii=False).encode()) <= schema.PAYLOAD_LIMIT + 64
+
+
+def test_a_payload_that_no_cut_makes_small_keeps_the_keys_that_must_be_there(store: Store) -> None:
+    with store.transaction() as tx:
+        wide = {f"key {number}": "x" * 100 for number in range(50_000)}
+        deep = {str(number): {str(inner): ["y" * 60] * 12 for inner in range(12)} for number in range(12)}
+        payload = {"cycle_number": 7, "story_keys": {"a": deep, "b": deep}, **wide, "c": deep, "d": deep}
+        tx.append("cycle:start", payload)
+    found = store.events_after(0)[0].payload
+    assert found["cycle_number"] == 7 and found["truncated"] is True and "story_keys" in found
 
 
 _JSON = st.recursive(

@@ -64,7 +64,7 @@ class Settings(BaseModel):
         10**6,
         f.LIMITS,
         "Budget of a story",
-        "A story that costs more is blocked. Empty: no budget.",
+        "A story that costs more is blocked.",
         unit="dollars",
         open_low=True,
     )
@@ -74,7 +74,7 @@ class Settings(BaseModel):
         10**6,
         f.LIMITS,
         "Budget of a batch",
-        "Once this is spent no command starts and the batch ends. Empty: no budget.",
+        "Once this is spent no command starts and the batch ends.",
         unit="dollars",
         open_low=True,
     )
@@ -84,7 +84,7 @@ class Settings(BaseModel):
         10**6,
         f.LIMITS,
         "Budget of a day",
-        "Counts all batches of this project since midnight, local time. Empty: no budget.",
+        "Counts all batches of this project since midnight, local time.",
         unit="dollars",
         open_low=True,
     )
@@ -94,7 +94,7 @@ class Settings(BaseModel):
         10**12,
         f.LIMITS,
         "Token budget of a batch",
-        "For agents that cannot tell what they cost. Empty: no budget.",
+        "For agents that cannot tell what they cost.",
         unit="tokens",
         open_low=True,
     )
@@ -144,13 +144,13 @@ class Settings(BaseModel):
         "Agent",
         "The coding agent that does the work. Its program must be on the PATH.",
     )
-    model: ModelName | None = text(None, MODEL_WANTS, f.WATCH, "Model", "Empty: the agent's own choice.")
+    model: ModelName | None = text(None, MODEL_WANTS, f.WATCH, "Model", "Without one the agent chooses.")
     cheap_model: ModelName | None = text(
         "haiku",
         MODEL_WANTS,
         f.WATCH,
         "Cheap model",
-        "Used for background reviews and late code reviews. Empty: the same model as for all else.",
+        "Used for background reviews and late code reviews. Without one they use the same model as all else.",
     )
     command_timeout_minutes: float = number(
         120,

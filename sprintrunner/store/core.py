@@ -101,9 +101,9 @@ class Store(Reads):
         Raises StoreError (a sentence) when the database does not take it, Conflict for a second running
         batch. Waits for other writers: threads as long as it takes, processes 5 s.
         """
+        present = self._connections()
         if self._writing == threading.get_ident():
             raise StoreError("transactions do not nest; use the one that is open")
-        present = self._connections()
         with present.lock:
             self._writing = threading.get_ident()
             try:

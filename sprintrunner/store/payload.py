@@ -82,5 +82,12 @@ def encode_capped(payload: Mapping[str, Any], keep: frozenset[str]) -> str:
         text = _dump({**plain(payload, longest, most), "truncated": True})
         if _fits(text):
             return text
-    kept = {name: _fit(_dump(plain(payload[name], 64, 12)), 1_000) for name in payload if name in keep}
+    kept = {name: _least(value) for name, value in payload.items() if name in keep}
     return _dump({**kept, "truncated": True})
+
+
+def _least(value: Any) -> Any:
+    """A value as it is where that takes little room, else the beginning of its JSON as text."""
+    small = plain(value, 64, 12)
+    text = _dump(small)
+    return small if len(text) <= 1_000 else _fit(text, 1_000)

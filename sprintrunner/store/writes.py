@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from .. import events as event_table
-from ..errors import InvalidStatus, StoreError
+from ..errors import InvalidEvent, InvalidStatus, StoreError
 from ..sprint import story_status
 from . import schema
 from .failures import translate
@@ -106,11 +106,11 @@ class Tx:
         self.failure: Exception | None = None
         self.appended = 0
 
-    def _run(self, statement: sa.Executable) -> sa.CursorResult[Any]:
+    def _run(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> sa.CursorResult[Any]:
         if self.failure is not None:
             raise StoreError("this transaction already failed; nothing of it is recorded") from self.failure
         try:
-            return self._connection.execute(statement)
+            return self._connection.execute(statement, values)
         except exc.SQLAlchemyError as error:
             self.failure = translate(error)
             raise self.failure from error
@@ -123,7 +123,7 @@ class Tx:
             raise
 
     def _insert(self, table: sa.Table, columns: Mapping[str, Any]) -> int:
-        result = self._run(table.insert().values(self._checked(table, columns)))
+        result = self._run(table.insert(), self._checked(table, columns))
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 
     def _update(self, table: sa.Table, row: int, columns: Mapping[str, Any]) -> None:
@@ -157,7 +157,7 @@ class Tx:
         number = self._insert(schema.commands, columns)
         for story in story_ids:
             link = {"command_id": number, "story_id": story}
-            self._run(schema.command_stories.insert().values(self._checked(schema.command_stories, link)))
+            self._run(schema.command_stories.insert(), self._checked(schema.command_stories, link))
         return number
 
     def update_command(self, command_id: int, /, **columns: Any) -> None:
@@ -181,7 +181,7 @@ class Tx:
         values = self._checked(table, row)
         wanted = (table.c.finding_id == finding_id) & (table.c.command_id == command_id)
         self._run(table.delete().where(wanted))
-        self._run(table.insert().values(values))
+        self._run(table.insert(), values)
 
     def insert_background_task(self, **columns: Any) -> int:
         """Insert and return the id."""
@@ -201,7 +201,7 @@ class Tx:
         command_id: int | None = None,
     ) -> int:
         """Record an event and return its id, the cursor; InvalidEvent when the table of types forbids it."""
-        kind = event_table.validate(event_type, payload)
+        kind = self._validated(event_type, payload)
         row: dict[str, Any] = {
             "batch_id": payload.get("batch_id") if batch_id is None else batch_id,
             "story_id": story_id,
@@ -212,9 +212,16 @@ class Tx:
         }
         values = self._checked(schema.events, row)
         values["payload"] = encode_capped(payload, event_table.REQUIRED_KEYS[kind])
-        result = self._run(schema.events.insert().values(values))
+        result = self._run(schema.events.insert(), values)
         self.appended += 1
         return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+    def _validated(self, event_type: str, payload: Mapping[str, Any]) -> event_table.EventType:
+        try:
+            return event_table.validate(event_type, payload)
+        except InvalidEvent as error:
+            self.failure = error
+            raise
 
     def delete_old_events(self, before: int, most: int) -> int:
         """Delete up to ``most`` events of batches that ended before ``before`` (ms); return how many."""
