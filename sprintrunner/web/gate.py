@@ -88,7 +88,7 @@ class Gate:
 
     def _check(self, environ: WSGIEnvironment) -> None:
         host = environ.get("HTTP_HOST", "")
-        # Bound to every address, the one the client reached is ours; an address cannot be rebound like a name.
+        # Bound to every address, the one reached is ours; unlike a name it cannot be rebound.
         names = self._hosts | local_address(environ) if self._everywhere else self._hosts
         if not host_allowed(host, names):
             raise Stopped(421, "this host name is not served here; add it to allowed_hosts")
