@@ -112,10 +112,14 @@ def hanging(bench: Bench) -> subprocess.Popen[str]:
 
 
 def _command_of(process: psutil.Process) -> str | None:
+    """The command an agent carries out; None for a verify command, which belongs to no recorded one."""
     try:
-        return process.environ().get("SPRINTRUNNER_COMMAND")
+        environment = process.environ()
     except psutil.Error:
         return None
+    return (
+        environment.get("SPRINTRUNNER_COMMAND") if environment.get("SPRINTRUNNER_COMMAND_ID") != "0" else None
+    )
 
 
 def _events(output: str) -> list[dict[str, Any]]:
