@@ -409,6 +409,7 @@ REFUSED = {
     "several lines": (MAP + "  1-2-b: |\n    done\n", "Line 3 holds a value of several lines"),
     "second colon": (MAP + "  1-2-b: done: yes\n", "Line 3 holds a second colon"),
     "open quote": (MAP + "  1-2-b: 'done\n", "quote that is not closed"),
+    "no nested value": ("development_status:\n  1-1-a:\n    status:  # later\n", "no status to replace"),
     "no value": ("development_status:\n  1-1-a:\n  1-2-b: done\n", "no status to replace"),
     "cut in a key": (MAP + "  1-2-b", "not of the form"),
     "cut in a value": (MAP + "  1-2-b: back", "half written"),
@@ -443,6 +444,11 @@ def test_what_is_not_utf_8_is_never_written(tmp_path: Path, raw: bytes) -> None:
     with pytest.raises(StatusFileRefused):
         status_file.write(path, "1-1-a", "done")
     assert path.read_bytes() == raw
+
+
+def test_a_map_that_yaml_reads_otherwise_is_not_written(tmp_path: Path) -> None:
+    found = status_file.read(put(tmp_path / "s.yaml", "development_status:\n  1-\u20281-a: backlog\n"))
+    assert found.refusal == "A YAML parser reads the map differently from line 2 on."
 
 
 def test_an_alias_bomb_costs_nothing(tmp_path: Path) -> None:

@@ -92,10 +92,11 @@ def _shape(found: Scan) -> tuple[str, str | None]:
 
 def _disagreement(found: Scan, opinion: Opinion) -> str | None:
     """Say where the parser reads another key or status than the line scan."""
-    if found.refusal or opinion.entries is None:
+    if found.refusal or opinion.error or not found.rows:
         return None
-    ours = [(row.key, row.value, row.value_line) for row in found.rows]
-    theirs = [(seen.key, seen.value, seen.line) for seen in opinion.entries]
+    # An empty value has no place of its own.
+    ours = [(row.key, row.value, row.value_line if row.value else 0) for row in found.rows]
+    theirs = [(seen.key, seen.value, seen.line if seen.value else 0) for seen in opinion.entries or []]
     if ours == theirs:
         return None
     pairs = zip(ours, theirs, strict=False)

@@ -174,13 +174,18 @@ def _rows(lines: Sequence[str], body: Sequence[int]) -> Iterator[Row]:
     for number, children in _groups(lines, body):
         pair = _pair_at(lines, number)
         if not children:
-            yield Row(pair.key, number, pair if pair.value or pair.quote else None)
+            yield Row(pair.key, number, _if_any(pair))
         elif pair.value or pair.quote:
             raise Unreadable(f"Line {children[0]} is indented deeper than the entries around it.")
         elif pair.key in CONTAINERS:
             yield from _rows(lines, children)
         else:
             yield from _nested(lines, pair, children)
+
+
+def _if_any(pair: Pair) -> Pair | None:
+    """Return the pair when it has a value that can be replaced, be it empty quotes."""
+    return pair if pair.value or pair.quote else None
 
 
 def _child_name(line: str, number: int) -> str:
@@ -204,7 +209,7 @@ def _nested(lines: Sequence[str], head: Pair, children: Sequence[int]) -> Iterat
             found[name].append(_pair_at(lines, number))
     title = found["title"][0].value if found["title"] else ""
     # A status given twice makes two rows of one key, which is refused like any duplicate.
-    statuses: list[Pair | None] = [*found["status"]] or [None]
+    statuses: list[Pair | None] = [_if_any(pair) for pair in found["status"]] or [None]
     for pair in statuses:
         yield Row(head.key, head.line, pair, title, nested=True)
     if inner:
