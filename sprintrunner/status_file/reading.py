@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import takewhile
 
 from ..sprint import (
     Entry,
@@ -99,8 +100,8 @@ def _disagreement(found: Scan, opinion: Opinion) -> str | None:
     theirs = [(seen.key, seen.value, seen.line if seen.value else 0) for seen in opinion.entries or []]
     if ours == theirs:
         return None
-    pairs = zip(ours, theirs, strict=False)
-    line = next((one[2] for one, other in pairs if one != other), (ours or theirs)[-1][2])
+    agreed = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+    line = found.rows[min(agreed, len(ours) - 1)].line
     return f"A YAML parser reads the map differently from line {line} on."
 
 
