@@ -45,7 +45,7 @@ def test_a_running_batch_is_worth_a_picture(
             said: list[str] = []
             page.on("console", lambda message, said=said: said.append(message.text))
             page.goto(f"http://127.0.0.1:{demo.port}/", wait_until="load")
-            page.get_by_text("1-1-watering-diary").first.wait_for()
+            page.locator(".now-clock").first.wait_for()
             page.screenshot(path=tmp_path / f"{name}.png")
             assert said == []
         browser.close()

@@ -81,10 +81,15 @@ def _cycles(batch: BatchRow) -> str:
     return f"{batch.cycles_completed}/{batch.max_cycles}"
 
 
-def _bar(batch: BatchRow) -> ProgressBar:
+def _bar(batch: BatchRow) -> Table:
     if batch.max_cycles is None:
-        return ProgressBar(total=None, width=40, pulse=True, animation_time=time.monotonic())
-    return ProgressBar(total=batch.max_cycles, completed=batch.cycles_completed, width=40)
+        bar = ProgressBar(total=None, width=40, pulse=True, animation_time=time.monotonic())
+    else:
+        bar = ProgressBar(total=batch.max_cycles, completed=batch.cycles_completed, width=40)
+    # A bar does not end its line by itself; a grid does.
+    line = Table.grid()
+    line.add_row(bar)
+    return line
 
 
 def _fitting(stories: Sequence[StoryRow], room: int) -> Sequence[StoryRow]:
