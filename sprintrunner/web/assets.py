@@ -24,6 +24,7 @@ STYLES = (
     "verdict.css",
     "cards.css",
     "grid.css",
+    "glyphs.css",
     "pages.css",
     "utilities.css",
 )

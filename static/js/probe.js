@@ -1,8 +1,5 @@
-// Says whether the server answers, away from the page.
-onconnect = (event) => {
-  const port = event.ports[0];
-  port.onmessage = async (message) => {
-    const answer = await fetch(message.data, { cache: "no-store" }).catch(() => null);
-    port.postMessage(Boolean(answer));
-  };
+// Tells a page whether the server answers.
+onconnect = ({ ports: [port] }) => {
+  const say = (yes) => () => port.postMessage(yes);
+  port.onmessage = ({ data }) => fetch(data).then(say(true), say(false));
 };

@@ -53,13 +53,14 @@ def lines_of(reading: Reading, commands: Iterable[CommandRow]) -> tuple[CommandL
 
 
 def _line(reading: Reading, row: CommandRow) -> CommandLine:
-    running = row.status == CommandStatus.RUNNING
+    status = reading.outcome(row)
+    running = status == CommandStatus.RUNNING
     return CommandLine(
         id=row.id,
         command=row.command,
         attempt=row.attempt,
         keys=keys_of(row),
-        status=str(row.status),
+        status=str(status),
         since=row.started_at,
         ms=took(row, reading.now),
         cost=row.cost_usd,

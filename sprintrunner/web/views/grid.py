@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from ...errors import StatusFileError
 from ...sprint import Command, CommandStatus, Entry, StatusClass, StoryStatus
 from ...store import StoryRow
-from ...workflow import PHASES, STORY_COMMANDS
+from ...workflow import STORY_COMMANDS
 from . import looks, words
 from .looks import Look
 from .reading import Reading, Share, by_story, took
 
-#: Rows that stand open; a sprint with more folds epics that have nothing open or blocked (page under 100 KB).
-MOST_ROWS = 60
+#: A sprint with more stories folds epics that have nothing open or blocked, and shows at most so many rows:
+#: the page stays under 100 KB.
+FOLD_ABOVE, MOST_ROWS = 60, 45
 
 #: More attempts than this are shown as three ticks and the number.
 MOST_TICKS = 5
-
-COLUMNS: tuple[tuple[Command, str], ...] = tuple((c, PHASES[c].title) for c in STORY_COMMANDS)
 
 _SPEC = (Command.CREATE_TECH_SPEC, Command.TECH_SPEC_REVIEW)
 _TICKS: Mapping[CommandStatus, str] = {
@@ -33,11 +32,12 @@ _TICKS: Mapping[CommandStatus, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One phase of one story. ``word`` is a command status, or ``skip``, ``next``, or empty for not yet."""
+    """One phase of one story. ``word`` is a command status, or ``skip``, ``next``, or empty for not yet.
+
+    ``label`` says in words what ticks show; a plain success has none, its word comes with its glyph.
+    """
 
     word: str
-    glyph: str = ""
-    title: str = ""
     command_id: int = 0
     ms: int = 0
     since: int = 0
@@ -119,7 +119,7 @@ class Board:
         shares = self.shares(entry.key)
         status = reading.status_of(entry)
         record = reading.records.get(entry.key)
-        cells = _with_next(reading, record, tuple(self._cell(c, t, shares, record) for c, t in COLUMNS))
+        cells = _with_next(reading, record, tuple(self._cell(c, shares, record) for c in STORY_COMMANDS))
         costs = [cost for share in shares if (cost := share.cost) is not None]
         return Row(
             slot=words.slot("s", entry.key),
@@ -133,27 +133,26 @@ class Board:
             cost=sum(costs) if costs else None,
         )
 
-    def _cell(self, command: Command, title: str, shares: Sequence[Share], record: StoryRow | None) -> Cell:
+    def _cell(self, command: Command, shares: Sequence[Share], record: StoryRow | None) -> Cell:
         mine = [share.command for share in shares if share.command.command == command]
         if not mine:
             skipped = command in _SPEC and record is not None and record.tech_spec == "SKIP"
             return Cell("skip") if skipped else Cell("")
-        last = mine[-1]
+        last, status = mine[-1], self.reading.outcome(mine[-1])
         ms = sum(took(one, self.reading.now) for one in mine)
-        running = last.status == CommandStatus.RUNNING
-        ticks = "".join(_TICKS.get(one.status, "s") for one in mine) if len(mine) > 1 else ""
+        running = status == CommandStatus.RUNNING
+        ticks = "".join(_TICKS.get(self.reading.outcome(one), "s") for one in mine) if len(mine) > 1 else ""
         attempts = f", {len(mine)} attempts" if len(mine) > 1 else ""
+        plain = status == CommandStatus.SUCCEEDED and len(mine) == 1
         return Cell(
-            word=str(last.status),
-            glyph=looks.of("command", last.status).glyph,
-            title=title,
+            word=str(status),
             command_id=last.id,
             ms=took(last, self.reading.now) if running else ms,
             since=last.started_at if running else 0,
             width=_twentieths(ms, self.longest(command)),
             ticks=ticks if len(ticks) <= MOST_TICKS else ticks[-3:],
             more=len(ticks) if len(ticks) > MOST_TICKS else 0,
-            label=f"{last.status}{attempts}",
+            label="" if plain else f"{status}{attempts}",
         )
 
     def epic(self, epic_id: str, entries: Sequence[Entry], shown: Sequence[Entry]) -> Epic:
@@ -211,15 +210,18 @@ def _with_next(reading: Reading, record: StoryRow | None, cells: tuple[Cell, ...
 def grid(reading: Reading, only: str = "") -> Grid:
     """Read the whole section; ``only`` an epic's id shows that epic alone, with all of its rows."""
     board, epics = Board(reading), by_epic(reading.entries)
-    chosen = {only: epics[only]} if only in epics else epics
-    shown = _shown(reading, chosen, MOST_ROWS if chosen is epics else len(reading.entries))
+    # An empty name is the group of stories without an epic, and no filter.
+    only = only if only in epics else ""
+    chosen = {only: epics[only]} if only else epics
+    folds = not only and len(reading.entries) > FOLD_ABOVE
+    shown = _shown(reading, chosen, MOST_ROWS) if folds else chosen
     sprint = reading.sprint
     return Grid(
         slot="grid" if chosen is epics else words.slot("grid", only),
         summary=summary(reading),
         epics=tuple(board.epic(epic, entries, shown[epic]) for epic, entries in chosen.items()),
         names=tuple(epics) if len(epics) <= 12 else (),
-        filter=only if only in epics else "",
+        filter=only,
         problem=sprint.sentence if isinstance(sprint, StatusFileError) else "",
         warnings=() if isinstance(sprint, StatusFileError) else sprint.warnings[:5],
         now=reading.now,
@@ -237,8 +239,6 @@ def by_epic(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 def _shown(
     reading: Reading, epics: Mapping[str, Sequence[Entry]], most: int
 ) -> Mapping[str, Sequence[Entry]]:
-    if sum(map(len, epics.values())) <= most:
-        return epics
     left, shown = most, {}
     for epic, entries in sorted(epics.items(), key=lambda item: not _stirs(reading, item[1])):
         calm = all(e.status_class in (StatusClass.DONE, StatusClass.DROPPED) for e in entries)

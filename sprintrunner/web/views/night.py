@@ -31,10 +31,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on the axis."""
+    """A mark on the axis; a ``minor`` one has no label where the line is short."""
 
     x: float
     label: str
+    minor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def night(reading: Reading) -> Night | None:
     axis = Axis(batch.started_at, batch.started_at + int(length * (1.12 if reading.live else 1.0)))
     return Night(
         blocks=_cycles(reading, axis, end) + _asleep(reading, axis),
-        ticks=_ticks(axis),
+        ticks=_ticks(axis, reading.now if reading.live else None),
         blocked=_blocked(reading, axis),
         at=Tick(axis.x(reading.now), words.hour(reading.now)) if reading.live else None,
         begin=words.hour(batch.started_at),
@@ -118,13 +119,18 @@ def _asleep(reading: Reading, axis: Axis) -> tuple[Block, ...]:
     return (Block(x, round(axis.x(reading.now) - x, 2), "asleep", "", "asleep", hatch=True),)
 
 
-def _ticks(axis: Axis) -> tuple[Tick, ...]:
+def _ticks(axis: Axis, now: int | None) -> tuple[Tick, ...]:
     minutes = (axis.last - axis.first) / 60_000
     step = next((s for s in _STEPS_MINUTES if minutes / s <= _MOST_TICKS), 960) * 60_000
     first = -(-axis.first // step) * step
     moments = range(first, axis.last, step)
-    # The start has its own label; a tick too near to it or to the end would run into another.
-    return tuple(Tick(x, words.hour(moment)) for moment in moments if 5 < (x := axis.x(moment)) < 96)
+    at = axis.x(now) if now else -100.0
+    # The start and now have labels of their own; a tick too near to one of them would run into it.
+    free = [moment for moment in moments if 5 < (x := axis.x(moment)) < 97 and abs(x - at) > 4]
+    return tuple(
+        Tick(axis.x(moment), words.hour(moment), bool(place % 3) or not 15 < axis.x(moment) < 75)
+        for place, moment in enumerate(free)
+    )
 
 
 def _blocked(reading: Reading, axis: Axis) -> tuple[Tick, ...]:

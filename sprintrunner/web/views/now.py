@@ -9,6 +9,9 @@ from ...store import CommandRow
 from ...workflow import DOCUMENT_REVIEWS, PHASES
 from .reading import Reading, keys_of
 
+#: Verbs of an action whose object is a name of the machine, set in mono.
+_ON_A_NAME = frozenset({"editing", "reading", "writing", "creating", "running"})
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -30,7 +33,9 @@ class Card:
     most: int | None
     since: int
     background: bool
-    action: str
+    verb: str
+    what: str
+    is_name: bool
     action_at: int
     tasks: tuple[Task, ...]
     silent_after: int
@@ -83,6 +88,7 @@ def slot_of(command_id: int) -> str:
 def card(reading: Reading, command: CommandRow) -> Card:
     """Read one card."""
     values = reading.layers.values
+    verb, _, what = (command.last_action or "starting the agent").partition(" ")
     return Card(
         id=command.id,
         slot=slot_of(command.id),
@@ -92,7 +98,9 @@ def card(reading: Reading, command: CommandRow) -> Card:
         most=_most(reading, command.command),
         since=command.started_at,
         background=command.background,
-        action=command.last_action or "Starting the agent",
+        verb=verb[:1].upper() + verb[1:],
+        what=what,
+        is_name=" " not in what and verb in _ON_A_NAME,
         action_at=command.last_action_at or command.started_at,
         tasks=_tasks(command),
         silent_after=int(values.silence_timeout_minutes * 60_000),

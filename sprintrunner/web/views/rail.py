@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from ...git import Commit
 from . import looks, words
 from .looks import Look
 from .reading import Reading
+
+#: What a commit of ours begins with before it comes to the stories.
+_PREFIX = re.compile(r"^feat\([^)]*\): (?=implement )|(?<=implement )stories ")
 
 #: Lines of the rail.
 MOST_LINES = 10
@@ -36,10 +40,18 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitLine:
+    """One commit; ``short`` is its subject without the prefix, its keys cut to their numbers."""
+
+    commit: Commit
+    short: str
+
+
+@dataclass(frozen=True, slots=True)
 class Commits:
     """The commits of the batch, newest first; ``ahead`` of the remote, None without one."""
 
-    commits: tuple[Commit, ...]
+    lines: tuple[CommitLine, ...]
     ahead: int | None
 
 
@@ -56,7 +68,14 @@ def commits(reading: Reading) -> Commits:
     """Read the lower half of the rail."""
     shas = list(dict.fromkeys(s.commit_sha for s in reversed(reading.batch_stories) if s.commit_sha))
     found = sorted(reading.commits(shas), key=lambda commit: -commit.when)
-    return Commits(tuple(found[:12]), reading.ahead() if found else None)
+    return Commits(
+        tuple(CommitLine(one, _short(one.subject)) for one in found[:12]), reading.ahead() if found else None
+    )
+
+
+def _short(subject: str) -> str:
+    bare = _PREFIX.sub("", subject)
+    return " ".join(words.short_key(word.rstrip(",")) + "," * word.endswith(",") for word in bare.split(" "))
 
 
 def line_of(event: Event, progress: bool = False) -> Line | None:
@@ -114,13 +133,16 @@ def _cycle_start(payload: Mapping[str, Any]) -> Sentence:
 def _cycle_end(payload: Mapping[str, Any]) -> Sentence:
     done = payload["completed_stories"]
     names = _keys(done) if isinstance(done, list | str) else ""
-    said = ("", names, " done") if names else ("no story finished",)
-    return Look("done", "disc") if names else _NEXT, (f"Cycle {payload['cycle_number']} ended: ", *said[1:])
+    cycle = f"Cycle {payload['cycle_number']} ended"
+    if not names:
+        return _NEXT, (f"{cycle}, no story was finished",)
+    return Look("done", "disc"), (f"{cycle}: ", names, " done")
 
 
 def _command_start(payload: Mapping[str, Any]) -> Sentence | None:
     attempt = payload.get("attempt")
-    if payload["task_id"] != payload["command"] or not isinstance(attempt, int) or attempt < 2:
+    again = isinstance(attempt, int) and attempt > 1 and str(payload["command"]).endswith("review")
+    if payload["task_id"] != payload["command"] or not again:
         return None
     return looks.of("command", "running"), ("", str(payload["command"]), *_of(payload), " started")
 

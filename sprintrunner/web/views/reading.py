@@ -12,8 +12,8 @@ from ... import status_file
 from ...errors import GitError, StatusFileError
 from ...events import Event
 from ...git import Commit, Git
-from ...project import epic_titles, load
-from ...sprint import Entry, StoryStatus
+from ...project import Project, epic_titles
+from ...sprint import CommandStatus, Entry, StoryStatus
 from ...status_file import SprintStatus
 from ...store import BatchRow, CommandRow, StoryRow, Totals
 
@@ -154,6 +154,13 @@ class Reading:
         if record and record.status == StoryStatus.BLOCKED and entry.status not in _SETTLED:
             return StoryStatus.BLOCKED
         return entry.status
+
+    def outcome(self, command: CommandRow) -> CommandStatus:
+        """Where a command stands; what no live batch holds does not run, whatever its row still says."""
+        if command.status != CommandStatus.RUNNING:
+            return command.status
+        held = self.live and self.batch is not None and command.batch_id == self.batch.id
+        return CommandStatus.RUNNING if held else CommandStatus.INTERRUPTED
 
     def commits(self, shas: Iterable[str]) -> list[Commit]:
         """The commits git knows of these; unknown ones are left out."""

@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+#: In ms.
+MINUTE = 60_000
+
 _SHORT = re.compile(r"([A-Za-z0-9]{1,8}-[0-9]{1,4}[a-z]?)-[a-z0-9]")
 
 
@@ -27,6 +30,17 @@ def span(ms: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min"
     return f"{seconds // 3600} h {seconds // 60 % 60:02} min"
+
+
+def ago(ms: float) -> str:
+    """How long ago, to the second below an hour: ``8 s``, ``7 min 41 s``, ``2 h 05 min``."""
+    seconds = max(0, int(ms // 1000))
+    return f"{seconds // 60} min {seconds % 60} s" if 60 <= seconds < 3600 else span(ms)
+
+
+def silence(ms: float) -> str:
+    """``8 s``, ``7:41``."""
+    return span(ms) if ms < MINUTE else clock(ms)
 
 
 def money(usd: float | None) -> str:
@@ -51,8 +65,8 @@ def number(value: float) -> str:
 
 
 def grouped(value: int) -> str:
-    """Thousands set apart by a narrow space."""
-    return f"{value:,}".replace(",", " ")
+    """Thousands set apart by a narrow space that does not break."""
+    return f"{value:,}".replace(",", "\u202f")
 
 
 def _local(ms: int) -> datetime:
@@ -104,6 +118,8 @@ def story_url(key: str) -> str:
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "clock": clock,
     "span": span,
+    "ago": ago,
+    "silence": silence,
     "money": money,
     "tokens": tokens,
     "number": number,
