@@ -22,7 +22,8 @@ _CHANGES = {
     EventType.COMMAND_START: ("pill", "verdict", "night", "now", "happened"),
     EventType.COMMAND_END: ("pill", "verdict", "night", "needs", "now", "happened"),
     EventType.STORY_STATUS: ("pill", "verdict", "night", "needs", "now", "happened", "commits"),
-    EventType.BATCH_WARNING: ("needs", "happened", "verdict", "pill"),
+    # Sleep and waking are told by warnings.
+    EventType.BATCH_WARNING: ("pill", "verdict", "night", "needs", "now", "happened"),
     EventType.ERROR: ("needs", "happened", "verdict", "pill"),
 }
 

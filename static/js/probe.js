@@ -1,5 +1,5 @@
-// Tells a page whether the server answers.
+// Does the server answer?
 onconnect = ({ ports: [port] }) => {
-  const say = (yes) => () => port.postMessage(yes);
-  port.onmessage = ({ data }) => fetch(data).then(say(true), say(false));
+	const say = (yes) => () => port.postMessage(yes);
+	port.onmessage = ({ data }) => fetch(data).then(say(true), say(false));
 };

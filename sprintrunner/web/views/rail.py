@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,10 @@ class Commits:
 
 def happened(reading: Reading) -> Happened:
     """Read the upper half of the rail."""
-    lines = [line for event in reversed(reading.events) if (line := line_of(event))]
+    verdicts = {(c.command, c.story_keys, c.attempt): c.verdict for c in reading.batch_commands if c.verdict}
+    told = _told_by_cycles(reading.events)
+    newest = (event for event in reversed(reading.events) if event.id not in told)
+    lines = [line for event in newest if (line := line_of(event, verdicts=verdicts))]
     batch_id = reading.batch.id if reading.batch else None
     return Happened(
         tuple(lines[:MOST_LINES]), reading.store.count_events(batch_id) if batch_id else 0, batch_id
@@ -78,16 +81,37 @@ def _short(subject: str) -> str:
     return " ".join(words.short_key(word.rstrip(",")) + "," * word.endswith(",") for word in bare.split(" "))
 
 
-def line_of(event: Event, progress: bool = False) -> Line | None:
+def _told_by_cycles(events: Sequence[Event]) -> set[int]:
+    """The events that say of one story what the end of its cycle says of all."""
+    ended = {str(k) for e in events if e.type is EventType.CYCLE_END for k in e.payload["completed_stories"]}
+    return {
+        event.id
+        for event in events
+        if event.type is EventType.STORY_STATUS
+        and event.payload["new_status"] == "done"
+        and event.payload["story_key"] in ended
+    }
+
+
+#: What reviews answered, by command, story keys and attempt.
+Verdicts = Mapping[tuple[str, str, int], Any]
+
+
+def line_of(event: Event, progress: bool = False, verdicts: Verdicts | None = None) -> Line | None:
     """Return the sentence of an event; None where it is no change of state, unless ``progress``."""
-    made = _SENTENCES[event.type](event.payload)
+    payload = event.payload
+    if event.type is EventType.COMMAND_END and verdicts:
+        at = (payload["command"], payload["story_key"], payload.get("attempt"))
+        payload = {**payload, "verdict": verdicts.get(at)}
+    made = _SENTENCES[event.type](payload)
     if made is None:
-        made = _plain(event.payload) if progress else None
+        made = _plain(payload) if progress else None
     return None if made is None else Line(event.id, event.timestamp, made[0], made[1])
 
 
 Sentence = tuple[Look, tuple[str, ...]]
 
+_DOCUMENT_REVIEWS = ("story-review", "tech-spec-review")
 _PLAIN = Look("neutral", "dot")
 _NEXT = Look("neutral", "next")
 _WARN = Look("attention", "warn")
@@ -141,7 +165,7 @@ def _cycle_end(payload: Mapping[str, Any]) -> Sentence:
 
 def _command_start(payload: Mapping[str, Any]) -> Sentence | None:
     attempt = payload.get("attempt")
-    again = isinstance(attempt, int) and attempt > 1 and str(payload["command"]).endswith("review")
+    again = isinstance(attempt, int) and attempt > 1 and payload["command"] in _DOCUMENT_REVIEWS
     if payload["task_id"] != payload["command"] or not again:
         return None
     return looks.of("command", "running"), ("", str(payload["command"]), *_of(payload), " started")
@@ -151,17 +175,32 @@ def _command_end(payload: Mapping[str, Any]) -> Sentence | None:
     status = str(payload["status"])
     if payload["task_id"] != payload["command"]:
         return None
-    if status == "succeeded" and payload["command"] not in ("code-review", "commit"):
+    if status == "succeeded" and payload["command"] != "code-review":
         return None
-    reason = payload.get("reason") or payload.get("summary") or payload.get("highest_severity")
-    said = status.replace("_", " ") + (f": {reason}" if reason else "")
+    said = _found(payload.get("verdict")) if status == "succeeded" else ""
+    reason = payload.get("reason")
+    said = said or status.replace("_", " ") + (f": {reason}" if reason else "")
     return looks.of("command", status), ("", str(payload["command"]), *_of(payload), f" {said}")
+
+
+def _found(verdict: Any) -> str:
+    """What a code review found, in a few words; empty where it said nothing that can be read."""
+    severity = verdict.get("highest_severity") if isinstance(verdict, Mapping) else None
+    if severity is None:
+        return ""
+    if severity == "NONE":
+        return "found nothing more"
+    findings = [one for one in verdict.get("findings") or () if isinstance(one, Mapping)]
+    fixed = sum(one.get("status") == "fixed" for one in findings)
+    return f"found {severity}, {fixed} of {words.plural(len(findings), 'finding')} fixed"
 
 
 def _story_status(payload: Mapping[str, Any]) -> Sentence:
     status = str(payload["new_status"])
     reason = payload.get("reason")
-    verb = "" if status in ("done", "blocked") else "is "
+    if payload.get("acknowledged"):
+        return looks.of("story", status), ("", words.short_key(str(payload["story_key"])), " stays blocked")
+    verb = {"done": "", "blocked": "", "review": "is in "}.get(status, "is ")
     said = f" {verb}{status.replace('-', ' ')}" + (f": {reason}" if reason else "")
     return looks.of("story", status), ("", words.short_key(str(payload["story_key"])), said)
 

@@ -173,7 +173,7 @@ def _live(batch: BatchRow) -> State:
     if batch.state == BatchState.WAITING:
         until = f" until {words.hour(batch.resumes_at)}" if batch.resumes_at else ""
         return State("waiting", f"Asleep{until}", _limit(batch), "asleep", "moon")
-    if batch.state == BatchState.STOPPING:
+    if batch.state == BatchState.STOPPING and not batch.stop_after_story:
         return State("stopping", "Stopping", f"Ending what runs, batch {batch.id}", "neutral", "stop")
     if batch.stop_after_story:
         return State("stopping-after", "Stopping", f"After the current story. {below}", "neutral", "stop")
