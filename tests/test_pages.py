@@ -74,6 +74,7 @@ def test_blocked_stories_come_with_their_sentence_and_ways_on(make: Make) -> Non
     assert 'action="/api/stories/3-1-stripe-webhooks/done"' in html
     assert 'action="/api/stories/3-1-stripe-webhooks/skip"' in html
     assert "Retry dev-story" in html
+    assert "6 of 14 done, 2 blocked, 1 on hold" in html
 
 
 def test_an_acknowledged_block_asks_no_more_and_the_page_still_does_not_say_done_for_it(make: Make) -> None:
@@ -449,3 +450,11 @@ def test_an_open_question_and_a_choice_survive_an_update(make: Make, chromium: s
         assert page.locator("#batch-size").input_value() == "all"
         browser.close()
     running.end()
+
+
+def test_a_blocked_story_can_be_retried_from_its_page_and_a_held_one_cannot(make: Make) -> None:
+    browser = client(make({"1-1-a": "blocked", "1-2-b": "on-hold"}))
+    blocked, held = browser.get("/stories/1-1-a").text, browser.get("/stories/1-2-b").text
+    assert 'action="/api/stories/1-1-a/retry"' in blocked
+    assert "Mark done" in blocked
+    assert "/retry" not in held

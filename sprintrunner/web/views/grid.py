@@ -258,6 +258,8 @@ def summary(reading: Reading) -> str:
     parts = [f"{statuses.count(StoryStatus.DONE)} of {len(statuses)} done"]
     if blocked := statuses.count(StoryStatus.BLOCKED):
         parts.append(f"{blocked} blocked")
-    if held := sum(entry.status_class is StatusClass.HELD for entry in reading.entries):
+    # A blocked story counts as held too where the scheduler asks; here it has a word of its own.
+    held = sum(e.status is None and e.status_class is StatusClass.HELD for e in reading.entries)
+    if held:
         parts.append(f"{held} on hold")
     return ", ".join(parts) if statuses else "no stories yet"

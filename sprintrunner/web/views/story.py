@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...errors import ProjectError
 from ...git import Commit
 from ...project import Outline, read_inside, story_file, story_outline
-from ...sprint import CommandStatus, Entry, StatusClass, StoryStatus
+from ...sprint import CommandStatus, Entry, StoryStatus
 from ...store import FindingRow, RoundRow, StoryRow
 from ...workflow import STORY_COMMANDS
 from . import looks
@@ -99,7 +99,8 @@ def story_page(reading: Reading, key: str) -> StoryPage | None:
 
 
 def _can_retry(entry: Entry | None) -> bool:
-    return entry is not None and entry.status_class in (StatusClass.OPEN, StatusClass.DONE)
+    """Held, dropped and unknown ones have none of the seven statuses, and are refused."""
+    return entry is not None and entry.status is not None
 
 
 def _title(outline: Outline | None, entry: Entry | None, record: StoryRow | None) -> str:
