@@ -123,8 +123,9 @@ class Git:
         return done.stdout.decode().strip() or self.text("hash-object", "-t", "tree", "-w", "--stdin")
 
     def changed(self, before: str, after: str) -> list[str]:
-        """Paths that differ between two trees."""
-        out = self.run("diff-tree", "-r", "-z", "--name-only", "--no-renames", before, after).stdout
+        """Paths below ``root`` that differ between two trees, relative to it."""
+        how = ("-r", "-z", "--name-only", "--no-renames", "--relative")
+        out = self.run("diff-tree", *how, before, after).stdout
         return _lines(out.decode("utf-8", "surrogateescape"))
 
     def patch(self, before: str, after: str, paths: Sequence[str] = ()) -> bytes:
@@ -146,14 +147,15 @@ class Git:
         wanted = list(paths)
         listed = self.run("ls-tree", "-r", "-z", "--name-only", tree).stdout
         known = set(_lines(listed.decode("utf-8", "surrogateescape")))
+        # First what has to go: a new folder may stand where a file has to come back.
+        for path in wanted:
+            if path not in known:
+                _remove(self.root, path)
         with tempfile.TemporaryDirectory(prefix="sprintrunner-index-") as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self.run("read-tree", tree, env=env)
             names = "\0".join(p for p in wanted if p in known)
             self.run("checkout-index", "-f", "-z", "--stdin", stdin=names, env=env)
-        for path in wanted:
-            if path not in known:
-                _remove(self.root, path)
 
     def apply(self, patch: bytes) -> None:
         """Apply a patch to the work tree, whole or not at all; GitError names the first conflict."""
@@ -185,18 +187,23 @@ class Git:
         """Whether HEAD contains the commit."""
         return self.run("merge-base", "--is-ancestor", sha, "HEAD", check=False).returncode == 0
 
-    def find_commit(self, batch_id: int, key: str) -> str | None:
-        """The newest commit reachable from HEAD that carries both of our trailers for this story."""
+    def find_commit(self, batch_id: int, key: str, since: int = 0) -> str | None:
+        """The newest commit reachable from HEAD that carries both of our trailers for this story.
+
+        ``since`` (ms, UTC) leaves older ones out: a retried story has a commit of its first pass.
+        """
         wanted = (
             "--fixed-strings",
             "--all-match",
             f"--grep=Sprint-Batch: {batch_id}",
             f"--grep=Sprint-Story: {key}",
         )
-        done = self.run("log", "-z", "--format=%H%n%(trailers:only,unfold)", *wanted, check=False)
+        done = self.run("log", "-z", "--format=%H %ct%n%(trailers:only,unfold)", *wanted, check=False)
         for entry in _lines(done.stdout.decode("utf-8", "replace")):
-            sha, *trailers = entry.splitlines()
-            if f"Sprint-Batch: {batch_id}" in trailers and f"Sprint-Story: {key}" in trailers:
+            head, *trailers = entry.splitlines()
+            sha, when = head.split()
+            fresh = int(when) >= since // 1000
+            if fresh and f"Sprint-Batch: {batch_id}" in trailers and f"Sprint-Story: {key}" in trailers:
                 return sha
         return None
 
