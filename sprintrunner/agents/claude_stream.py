@@ -26,8 +26,11 @@ from .stream import PREVIEW_CHARS, TEXT_CHARS, LineStream
 
 #: A denied call of one of these means that the work was not done as asked.
 WORK_TOOLS = frozenset({"Bash", "Edit", "Write", "MultiEdit", "NotebookEdit"})
-#: Statuses that no repetition cures; the CLI would still repeat for minutes.
+#: Statuses that no repetition cures; with an API key the CLI would still repeat for minutes.
 _HOPELESS = frozenset({401, 403})
+#: With a login its first repeat of a 401 comes after it has renewed the access token, and mostly succeeds; by
+#: this one the login itself is refused. It gives up soon after.
+_HOPELESS_WITH_LOGIN = 2
 #: How long a session id, a model or a tool's name may be.
 _NAME_CHARS = 200
 
@@ -86,6 +89,8 @@ class ClaudeStream(LineStream):
         self._own_message: Mapping[str, Any] = {}
         self._limit_rejected = False
         self._refused = ""
+        #: Whether it pays by a login (a subscription), not by an API key.
+        self._login = False
 
     def skips(self, line: bytes) -> bool:
         """Token deltas and heartbeats are not parsed."""
@@ -114,6 +119,7 @@ class ClaudeStream(LineStream):
     def _init(self, value: dict[str, Any]) -> SessionStarted:
         self.session_id = lines.text_of(value.get("session_id"), _NAME_CHARS) or self.session_id
         self.model = lines.text_of(value.get("model"), _NAME_CHARS) or self.model
+        self._login = value.get("apiKeySource") == "none"
         servers = value.get("mcp_servers")
         mcp = {
             lines.text_of(server.get("name"), _NAME_CHARS): lines.text_of(server.get("status"), _NAME_CHARS)
@@ -125,11 +131,12 @@ class ClaudeStream(LineStream):
 
     def _retrying(self, value: dict[str, Any]) -> Retrying:
         status = lines.status_of(value.get("error_status"))
-        hopeless = status in _HOPELESS
+        early = self._login and lines.count_of(value.get("attempt")) < _HOPELESS_WITH_LOGIN
+        hopeless = status in _HOPELESS and not early
         reason = lines.text_of(value.get("error"), _NAME_CHARS)
         if hopeless:
             # Remembered, because the run will be ended before the CLI gives up by itself.
-            self.trouble = from_http(status)
+            self.trouble = self._slug_by_status(status)
             self.complaint = f"{reason} ({status})"
         delay = lines.money_of(value.get("retry_delay_ms")) or 0.0
         return Retrying(reason, delay / 1000, status, hopeless)
@@ -286,7 +293,11 @@ class ClaudeStream(LineStream):
     def _slug_by_error(self, own: Mapping[str, Any], status: int | None) -> str:
         error = _look(_BY_ERROR, own.get("error"))
         # 401 and 403 both say authentication_failed; the status tells a bad key from a missing login.
-        return error if error and not (error == "auth" and status) else from_http(status) or error
+        return error if error and not (error == "auth" and status) else self._slug_by_status(status) or error
+
+    def _slug_by_status(self, status: int | None) -> str:
+        # Someone with a login has no key to correct.
+        return "auth" if status == 401 and self._login else from_http(status)
 
     def result(
         self,

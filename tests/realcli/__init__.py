@@ -1,0 +1,1 @@
+"""The real Claude Code, answered by a scripted model on loopback."""

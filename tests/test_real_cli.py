@@ -1,0 +1,193 @@
+"""The real Claude Code, driven by the real engine, its model scripted: what the adapter assumes, holds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from realcli import bench, install, model
+from realcli.mock_api import BAD_TOKEN, OVERLOADED, MockApi, Model, Silence, usage_limit
+
+# The first test also waits for the download of the CLI.
+pytestmark = pytest.mark.timeout(install.PATIENCE + 120)
+
+AS_ROOT = os.geteuid() == 0
+Make = Callable[[Model], bench.Bench]
+
+
+@pytest.fixture(scope="session")
+def claude() -> Path:
+    """The pinned CLI; without it the tests are skipped, or fail where REQUIRE_REAL_CLI=1."""
+    try:
+        return install.program()
+    except install.Unavailable as error:
+        if os.environ.get("REQUIRE_REAL_CLI") == "1":
+            pytest.fail(f"REQUIRE_REAL_CLI=1, but Claude Code {install.VERSION} could not be had: {error}")
+        pytest.skip(f"Claude Code {install.VERSION} could not be had: {error}")
+
+
+@pytest.fixture
+def make(claude: Path, tmp_path: Path) -> Iterator[Make]:
+    """Makes the bench for a model. At the end nothing runs, and nothing had tried to leave the machine."""
+    made: list[bench.Bench] = []
+
+    def one(script: Model) -> bench.Bench:
+        api = MockApi(script)
+        api.__enter__()
+        made.append(bench.make(tmp_path, api, claude))
+        return made[-1]
+
+    yield one
+    left = [process.name() for each in made for process in each.processes()]
+    for each in made:
+        each.clean_up()
+        each.api.__exit__(None, None, None)
+    for each in made:
+        assert each.api.faults == []
+        assert each.api.strays == []
+        assert {credential for credential, _ in each.api.credentials} <= {"Bearer a-token-for-tests"}
+    assert left == []
+
+
+def refused_tools(made: bench.Bench) -> list[str]:
+    """The tool results that were errors."""
+    results = itertools.chain.from_iterable(request.results for request in made.api.requests)
+    return [text for is_error, text in results if is_error]
+
+
+def test_one_story_goes_from_the_backlog_to_a_commit(make: Make) -> None:
+    made = make(model.works)
+    ended = made.run(ANTHROPIC_API_KEY="sk-ant-not-to-be-used")
+    assert (ended.status, ended.stderr) == (0, "")
+    rows = made.commands()
+    assert [(row.command, str(row.status)) for row in rows if row.agent == "claude"] == [
+        ("generate-project-context", "succeeded"),
+        ("create-story", "succeeded"),
+        ("create-story-discovery", "succeeded"),
+        ("story-review", "succeeded"),
+        ("dev-story", "succeeded"),
+        ("code-review", "succeeded"),
+        ("code-review", "succeeded"),
+    ]
+    assert refused_tools(made) == []
+    # Settings, context and key reached the CLI as meant.
+    assert made.init(rows[0].id)["claude_code_version"] == install.VERSION
+    assert made.init(rows[0].id)["permissionMode"] == ("acceptEdits" if AS_ROOT else "bypassPermissions")
+    assert "haiku" in made.api.requests[-1].model and "haiku" not in made.api.requests[0].model
+    developing = next(request for request in made.api.requests if request.command == "dev-story")
+    assert model.CONTEXT.strip() in developing.system and "1.2: Thirst schedule" in developing.system
+    assert {key for _, key in made.api.credentials} == {None}
+    # The agent's own report came through its shell, and money and tokens were told.
+    assert "tests" in {payload["task_id"] for payload in ended.payloads("command:progress")}
+    assert all(row.cost_usd and row.tokens_in and row.session_id for row in rows if row.agent == "claude")
+    # And all of it is one commit.
+    assert made.story_status() == "done"
+    assert made.git("status", "--porcelain") == ""
+    assert "Sprint-Story: 1-2-thirst-schedule" in made.git("log", "-1", "--format=%B")
+    assert "Whole days until" in made.git("show", "HEAD:windowsill/thirst.py")
+
+
+def test_a_sandbox_lets_even_root_bypass_permissions(make: Make) -> None:
+    made = make(model.approves)
+    made.enter("review")
+    ended = made.run(IS_SANDBOX="1")
+    assert (ended.status, ended.stderr) == (0, "")
+    assert made.init(made.commands()[0].id)["permissionMode"] == "bypassPermissions"
+    assert refused_tools(made) == []
+
+
+def test_a_usage_limit_is_slept_out_and_the_agent_session_goes_on(make: Make) -> None:
+    made = make(model.Trouble(lambda: usage_limit(3)))
+    made.enter("review")
+    ended = made.run()
+    assert (ended.status, ended.stderr) == (0, "")
+    limited, resumed = made.commands()[:2]
+    assert (str(limited.status), limited.outcome, limited.counted) == ("limited", "usage_limit", 0)
+    assert "5-hour limit" in (limited.reason or "")
+    assert (str(resumed.status), resumed.session_id) == ("succeeded", limited.session_id)
+    asleep = next(payload for payload in ended.payloads("batch:warning") if payload.get("resumes_at"))
+    assert asleep["limit_kind"] == "five_hour"
+    assert resumed.started_at >= asleep["resumes_at"]
+    # The same conversation went on, and its total cost is counted once.
+    assert made.api.requests[-1].turns_before == 1
+    total = made.lines(resumed.id)[-1]["total_cost_usd"]
+    assert (limited.cost_usd or 0) + (resumed.cost_usd or 0) == pytest.approx(total)
+
+
+def test_overload_is_retried_first_by_the_cli_and_then_by_us(make: Make) -> None:
+    made = make(model.Trouble(lambda: OVERLOADED, times=3))
+    made.enter("review")
+    # One retry a process: the first run gives up, the second one gets through.
+    ended = made.run(CLAUDE_CODE_MAX_RETRIES="1")
+    assert (ended.status, ended.stderr) == (0, "")
+    first, second = made.commands()[:2]
+    assert (str(first.status), first.outcome, first.counted) == ("failed", "overloaded", 0)
+    assert "Overloaded" in (first.reason or "")
+    assert (str(second.status), second.counted) == ("succeeded", 1)
+
+
+def test_an_access_token_that_ran_out_once_is_no_reason_to_stop(make: Make) -> None:
+    made = make(model.Trouble(lambda: BAD_TOKEN))
+    made.enter("review")
+    ended = made.run()
+    assert (ended.status, ended.stderr) == (0, "")
+    assert [(row.command, str(row.status)) for row in made.commands()] == [
+        ("code-review", "succeeded"),
+        ("commit", "succeeded"),
+    ]
+
+
+@pytest.mark.parametrize("token", ["a-token-for-tests", ""], ids=["refused", "missing"])
+def test_without_a_login_the_batch_stops_and_the_story_keeps_its_status(make: Make, token: str) -> None:
+    made = make(model.Trouble(lambda: BAD_TOKEN, times=99))
+    made.enter("review")
+    ended = made.run(CLAUDE_CODE_OAUTH_TOKEN=token)
+    assert ended.status == 1
+    end = ended.payloads("batch:end")[-1]
+    assert end["status"] == "failed"
+    assert "log in with the agent program" in end["reason"]
+    (only,) = made.commands()
+    assert (str(only.status), only.outcome, only.counted) == ("failed", "auth", 0)
+    assert made.story_status() == "review"
+
+
+def test_a_model_that_falls_silent_is_ended_and_tried_again(make: Make) -> None:
+    made = make(model.Trouble(Silence))
+    made.enter("review")
+    ended = made.run(silence_timeout_minutes=0.05)
+    assert (ended.status, ended.stderr) == (0, "")
+    hung, fine = made.commands()[:2]
+    assert (str(hung.status), hung.ended_by) == ("timed_out", "idle")
+    assert str(fine.status) == "succeeded"
+
+
+def test_a_command_that_is_busy_for_ever_meets_the_wall_clock(make: Make) -> None:
+    made = make(model.Trouble(lambda: model.bash("while :; do :; done")))
+    made.enter("review")
+    ended = made.run(silence_timeout_minutes=0.05, command_timeout_minutes=0.1)
+    assert (ended.status, ended.stderr) == (0, "")
+    busy, fine = made.commands()[:2]
+    assert (str(busy.status), busy.ended_by) == ("timed_out", "wall")
+    assert str(fine.status) == "succeeded"
+
+
+def test_sigterm_leaves_no_process_and_no_commit(make: Make) -> None:
+    daemon = "nohup setsid sleep 600 > /dev/null 2>&1 & disown; echo started > left.txt; sleep 600"
+    made = make(model.Trouble(lambda: model.bash(daemon), times=99))
+    made.enter("review")
+    before = made.git("rev-parse", "HEAD")
+    process = made.start()
+    bench.awaited((made.root / "left.txt").exists)
+    assert {"claude", "sleep"} <= {each.name() for each in made.processes()}
+    os.killpg(process.pid, signal.SIGTERM)
+    ended = made.finish(process)
+    assert ended.status == 3
+    assert ended.payloads("batch:end")[-1]["status"] == "stopped"
+    assert made.processes() == []
+    assert [str(row.status) for row in made.commands()] == ["stopped"]
+    assert (made.story_status(), made.git("rev-parse", "HEAD")) == ("review", before)
+    assert (made.root / "left.txt").exists()
