@@ -68,7 +68,8 @@ def identity_of(title: str, file: str) -> str:
 
 def _severity(value: Any) -> Severity:
     try:
-        return Severity(str(value).upper())
+        # Only text: str(None) would read as NONE, the one word that lets a story pass.
+        return Severity(value.upper() if isinstance(value, str) else "")
     except ValueError:
         raise InvalidVerdict(f"unknown severity {str(value)[:40]!r}") from None
 
@@ -85,10 +86,10 @@ def _finding(raw: Any, known: Mapping[str, Finding]) -> Finding:
     line = raw.get("line")
     number = line if isinstance(line, int) and not isinstance(line, bool) and 0 < line < 10**7 else None
     earlier = known.get(given)
-    if earlier and not title:
-        title = earlier.title
-    identity = given or identity_of(title, file)
-    return Finding(identity, _severity(raw.get("severity")), title or identity, file, number, status)
+    title = title or (earlier.title if earlier else given)
+    # An id we did not give out means nothing: agents number anew in each review.
+    identity = given if earlier else identity_of(title, file)
+    return Finding(identity, _severity(raw.get("severity")), title, file, number, status)
 
 
 def read_review(answer: Any, ledger: Sequence[Finding] = ()) -> Review:
@@ -114,7 +115,7 @@ def read_review(answer: Any, ledger: Sequence[Finding] = ()) -> Review:
 
 def update_ledger(ledger: Sequence[Finding], review: Review) -> tuple[Finding, ...]:
     """The findings after a review: answered ones as answered, others stay open; NONE closes all."""
-    answered = {finding.identity: finding for finding in review.findings}
+    answered = _by_identity(review.findings)
     merged: list[Finding] = []
     for old in ledger:
         new = answered.pop(old.identity, None)
@@ -126,6 +127,16 @@ def update_ledger(ledger: Sequence[Finding], review: Review) -> tuple[Finding, .
             merged.append(_answered(old, new))
     merged.extend(replace(new, streak=1 if new.status == "open" else 0) for new in answered.values())
     return tuple(merged)
+
+
+def _by_identity(findings: Iterable[Finding]) -> dict[str, Finding]:
+    """One finding an identity; where a review lists it twice, open and the worse severity win."""
+    found: dict[str, Finding] = {}
+    for new in findings:
+        other = found.get(new.identity, new)
+        kept = other if other.status == "open" else new
+        found[new.identity] = replace(kept, severity=worst((new.severity, other.severity)))
+    return found
 
 
 def _answered(old: Finding, new: Finding) -> Finding:

@@ -243,7 +243,7 @@ def hook(root: Path, text: str, name: str = "pre-commit") -> Path:
 
 
 def agent_script(home: Path, text: str) -> Path:
-    """An agent of a test's own, first on PATH; it may hand on to the rehearsal with ``exec claude-rehearsal``."""
+    """An agent of a test's own, first on PATH; ``exec claude-rehearsal`` hands on to the rehearsal."""
     launcher = home / "bin" / "claude"
     kept = launcher.with_name("claude-rehearsal")
     if not kept.exists():

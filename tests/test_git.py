@@ -6,11 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from engine import hook
 
 from sprintrunner.errors import GitError
 from sprintrunner.git import Git
-
-from engine import hook
 
 
 def make(folder: Path, commit: bool = True) -> Git:
