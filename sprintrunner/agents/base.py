@@ -86,6 +86,14 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """What the model thought before it spoke or acted; never an answer."""
+
+    text: str
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ToolStarted:
     """A tool call began. ``parent`` is the tool call of the subagent that made it."""
 
@@ -161,6 +169,7 @@ class Raw:
 AgentEvent = (
     SessionStarted
     | Text
+    | Thinking
     | ToolStarted
     | ToolFinished
     | Usage

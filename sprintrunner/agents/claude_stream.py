@@ -15,6 +15,7 @@ from .base import (
     Retrying,
     SessionStarted,
     Text,
+    Thinking,
     Tokens,
     ToolFinished,
     ToolStarted,
@@ -189,6 +190,8 @@ class ClaudeStream(LineStream):
         kind = block.get("type")
         if kind == "text":
             return Text(lines.text_of(block.get("text"), TEXT_CHARS), False, parent, role)
+        if kind == "thinking":
+            return Thinking(lines.text_of(block.get("thinking"), TEXT_CHARS), parent)
         if kind == "tool_use":
             given = lines.mapping_of(block.get("input"))
             name = lines.text_of(block.get("name"), _NAME_CHARS)

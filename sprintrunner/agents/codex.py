@@ -11,6 +11,7 @@ from .base import (
     Call,
     SessionStarted,
     Text,
+    Thinking,
     Tokens,
     ToolFinished,
     ToolStarted,
@@ -104,6 +105,8 @@ class CodexStream(TextStream):
         if kind == "agent_message":
             self.text = lines.text_of(item.get("text"), TEXT_CHARS)
             return [Text(self.text)] if done else []
+        if kind == "reasoning":
+            return [Thinking(lines.text_of(item.get("text"), TEXT_CHARS))] if done else []
         return self._tool(kind, item, done) if kind in _TOOLS else []
 
     def _tool(self, kind: str, item: Mapping[str, Any], done: bool) -> list[AgentEvent]:
