@@ -29,6 +29,24 @@ def over(values: Settings, spent: Spent) -> str:
     return ""
 
 
+def left(values: Settings, spent: Spent) -> float | None:
+    """Dollars until the nearest budget is used up, None without a dollar budget."""
+    rooms = [
+        limit - (used or 0.0)
+        for limit, used in (
+            (values.budget_usd_per_batch, spent.batch_usd),
+            (values.budget_usd_per_day, spent.day_usd),
+        )
+        if limit is not None
+    ]
+    return min(rooms, default=None)
+
+
+def is_set(values: Settings) -> bool:
+    """Whether there is any budget to hold the spending against."""
+    return needs_cost(values) or values.budget_tokens_per_batch is not None
+
+
 def over_for_story(values: Settings, used: float | None) -> str:
     """The sentence when one story has used up its own budget, else empty."""
     limit = values.budget_usd_per_story

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,49 +130,74 @@ def hold_agents(locks: Locks) -> None:
     fcntl.flock(locks.agent_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def close_records(store: Store) -> BatchRow | None:
-    """Mark what nobody owns any more ``interrupted``; return the batch that was cut off, if any."""
+def close_records(store: Store, state_dir: Path, left: Mapping[str, str] | None) -> BatchRow | None:
+    """Mark what nobody owns any more ``interrupted``; return the batch that was cut off, as it was, if any.
+
+    A command whose agent had ended by itself keeps its row open: whoever resumes the batch adopts its
+    verdict. ``left`` is what the work tree holds of ours, recorded with the batch.
+    """
     live = store.live_batch()
     now = store.now()
-    reason = f"the server ended without notice at {_clock(_last_sign(store, live) if live else now)}"
+    reason = f"the server stopped without notice at {clock(last_sign(store, live) if live else now)}"
     with store.transaction() as tx:
         for row in store.running_commands():
-            _close_command(tx, row, reason, now)
+            if live is None or row.batch_id != live.id or not adoptable(state_dir, row):
+                close_command(tx, row, reason, now)
+        for task in store.background_tasks(live.id) if live else ():
+            if task.completed_at is None:
+                tx.update_background_task(task.id, status="interrupted", completed_at=now)
         if live is not None:
-            for task in store.background_tasks(live.id):
-                if task.completed_at is None:
-                    tx.update_background_task(task.id, status="interrupted", completed_at=now)
             tx.update_batch(
                 live.id,
                 status=BatchStatus.INTERRUPTED,
                 state=BatchState.ENDED,
                 ended_at=now,
                 reason=reason,
-                resumes_at=None,
+                **({"left_paths": dict(left)} if left is not None else {}),
             )
-            tx.append(
-                EventType.BATCH_END,
-                {
-                    "batch_id": live.id,
-                    "cycles_completed": live.cycles_completed,
-                    "status": str(BatchStatus.INTERRUPTED),
-                    "reason": reason,
-                },
-                batch_id=live.id,
-            )
-    return store.batch(live.id) if live else None
+            tx.append(EventType.BATCH_END, _end_payload(live, reason), batch_id=live.id)
+    return live
 
 
-def _last_sign(store: Store, live: BatchRow) -> int:
+def _end_payload(live: BatchRow, reason: str) -> dict[str, object]:
+    return {
+        "batch_id": live.id,
+        "cycles_completed": live.cycles_completed,
+        "status": str(BatchStatus.INTERRUPTED),
+        "reason": reason,
+    }
+
+
+def adoptable(state_dir: Path, row: CommandRow) -> bool:
+    """Whether a command's own agent ended by itself and its exit was written (R6)."""
+    if row.background:
+        return False
+    found = process.read_exit(state_dir / "runs" / str(row.id) / "exit.json")
+    return found is not None and found.code is not None
+
+
+def close_adoptable(store: Store) -> None:
+    """When nobody resumes the batch after all: no row stays live without an owner (R7)."""
+    rows = store.running_commands()
+    if rows:
+        with store.transaction() as tx:
+            for row in rows:
+                close_command(tx, row, "the server stopped before its verdict was recorded", store.now())
+
+
+def last_sign(store: Store, live: BatchRow) -> int:
+    """The last moment (ms) at which the former life is known to have worked."""
     events = store.last_events(1, live.id)
-    return events[-1].timestamp if events else live.started_at
+    return max(live.heartbeat_at or 0, events[-1].timestamp if events else live.started_at)
 
 
-def _clock(when: int) -> str:
+def clock(when: int) -> str:
+    """A moment (ms) as a local HH:MM."""
     return time.strftime("%H:%M", time.localtime(when / 1000))
 
 
-def _close_command(tx: Tx, row: CommandRow, reason: str, now: int) -> None:
+def close_command(tx: Tx, row: CommandRow, reason: str, now: int) -> None:
+    """Record the end of a command that nobody judges any more."""
     tx.update_command(row.id, status=CommandStatus.INTERRUPTED, ended_at=now, reason=reason, counted=0)
     tx.append(
         EventType.COMMAND_END,

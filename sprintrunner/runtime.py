@@ -12,8 +12,10 @@ from typing import Any
 from . import project as projects
 from . import recovery, settings
 from .control import Control
+from .errors import SprintRunnerError
+from .events import EventType
 from .git import Git
-from .orchestrator import House, Orchestrator
+from .orchestrator import House, Orchestrator, changed_by_us, has_moved
 from .project import Project
 from .services import DATABASE
 from .settings import Layers
@@ -59,20 +61,53 @@ class Runtime:
             recovery.end_strays(self.store, self.state_dir, values.stop_grace_seconds)
             recovery.hold_agents(self._locks)
             self._house.lock_fd = self._locks.agent_fd
-            crashed = recovery.close_records(self.store)
+            crashed = recovery.close_records(self.store, self.state_dir, self._left())
             batch, why = self._to_resume(crashed, values.resume_after_crash, resume)
-            self._orchestrator.start(batch, why)
+            if batch is None:
+                recovery.close_adoptable(self.store)
+            self._orchestrator.start(batch, why, sleep_until=crashed.resumes_at if crashed else None)
             self._control.start()
         except BaseException:
             self._locks.release()
             self._locks = None
             raise
 
+    def _left(self) -> Mapping[str, str] | None:
+        """What of ours lies in the tree after a crash; a project whose git fails now is looked at later."""
+        live = self.store.live_batch()
+        if live is None:
+            return None
+        try:
+            return changed_by_us(self._house, live.dirty_paths or ())
+        except SprintRunnerError:
+            log.exception("the work tree could not be compared after the crash")
+            return None
+
     def _to_resume(self, crashed: BatchRow | None, policy: str, asked: bool) -> tuple[BatchRow | None, str]:
+        """The batch to continue at once, and the sentence that says so on the page."""
         latest = self.store.latest_batch()
-        if asked and latest is not None and latest.status == BatchStatus.INTERRUPTED:
-            return latest, "resumed at the start of the server"
-        return None, ""
+        if latest is None or latest.status != BatchStatus.INTERRUPTED:
+            return None, ""
+        if asked:
+            return latest, "Resumed at the start of the server."
+        if crashed is None or crashed.id != latest.id:
+            return None, ""
+        stopped = recovery.clock(recovery.last_sign(self.store, crashed))
+        if policy != "auto":
+            return None, ""
+        if latest.resume_count >= MAX_RESUMES:
+            self._note(latest, f"Not resumed again: {MAX_RESUMES} times in a row without a new verdict.")
+            return None, ""
+        moved = has_moved(self._house.git, latest)
+        if moved:
+            self._note(latest, f"Not resumed: {moved}")
+            return None, ""
+        return latest, f"Resumed after the server stopped at {stopped}."
+
+    def _note(self, batch: BatchRow, warning: str) -> None:
+        with self.store.transaction() as tx:
+            tx.update_batch(batch.id, reason=warning)
+            tx.append(EventType.BATCH_WARNING, {"batch_id": batch.id, "warning": warning}, batch_id=batch.id)
 
     def submit(self, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request into the orchestrator; raises the Refused family."""

@@ -2,5 +2,6 @@
 
 from .core import Orchestrator
 from .house import House
+from .ownership import changed_by_us, has_moved
 
-__all__ = ["House", "Orchestrator"]
+__all__ = ["House", "Orchestrator", "changed_by_us", "has_moved"]

@@ -100,7 +100,7 @@ async def _one_review(
 
 
 def _original(batch: Batch, key: str, kind: str) -> Path:
-    return story_path(batch.house.project, key) if kind == "story" else artefact(batch, key, kind)
+    return story_path(batch, key) if kind == "story" else artefact(batch, key, kind)
 
 
 def _copy(folder: Path, originals: dict[str, Path]) -> dict[str, Path]:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from .. import agents, project, scheduler, verify
 from ..errors import SprintRunnerError, StoreError
 from ..events import EventType
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
-from ..store import CommandRow, Tx
 from ..workflow import PHASES, STORY_COMMANDS
 from .blocking import Blocking, is_artefact
 from .board import Board
 from .committing import Committing
 from .developing import Developing
 from .documents import Documents
-from .house import Batch, LimitReached, Stopped, Story
+from .house import Batch, LimitReached, Stopped, Story, StoryOver
 from .orders import Order, environment
 from .ownership import changed_by_us, hashes
+from .records import close_command
 from .retrying import Retrying
 from .runner import Runner
+from .sleeping import finish_sleep
 from .trees import run_plain
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class BatchRun:
     async def _work(self, resumed: bool) -> tuple[BatchStatus, str]:
         batch = self.batch
         await batch.off(batch.freeze)
+        if batch.sleep_until is not None:
+            await finish_sleep(batch)
         if not resumed:
             await self._precheck()
         await self._project_context()
@@ -199,15 +202,23 @@ class BatchRun:
         if creators:
             await self.documents.create(creators, number)
         for story in [s for s in stories if not s.blocked]:
-            await self.documents.tech_spec(story, number)
+            await self._within_budget(story, self.documents.tech_spec(story, number))
         finished: list[Story] = []
         for story in [s for s in stories if not s.blocked]:
-            if await self.developing.develop(story, number):
+            if await self._within_budget(story, self.developing.develop(story, number)):
                 finished.append(story)
             if self.batch.stop_asked:
                 break
         await self.committing.commit(finished, number, old)
         self._close_cycle(stories, number, counted)
+
+    async def _within_budget(self, story: Story, work: Awaitable[bool | None]) -> bool:
+        """Do the work; a story that has used up its own budget blocks, the others go on."""
+        try:
+            return bool(await work)
+        except StoryOver as over:
+            await self.blocking.block(story, over.sentence)
+            return False
 
     def _open_cycle(self, stories: Sequence[Story]) -> int:
         rows = {row.id: row for row in self.store.stories(self.batch.id)}
@@ -276,7 +287,7 @@ def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, s
     with store.transaction() as tx:
         for row in store.commands(batch.id):
             if row.status == CommandStatus.RUNNING:
-                close_command(tx, row, open_as, reason or "the batch ended", store.now())
+                close_command(tx, row, open_as, reason or "the batch ended")
         for task in store.background_tasks(batch.id):
             if task.completed_at is None:
                 tx.update_background_task(task.id, status=str(open_as), completed_at=store.now())
@@ -302,22 +313,3 @@ def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, s
             },
             batch_id=batch.id,
         )
-
-
-def close_command(tx: Tx, row: CommandRow, status: CommandStatus, reason: str, now: int) -> None:
-    """Record the end of a command whose flow no longer judges it."""
-    tx.update_command(row.id, status=status, ended_at=now, reason=reason, counted=0)
-    tx.append(
-        EventType.COMMAND_END,
-        {
-            "story_key": row.story_keys,
-            "command": row.command,
-            "task_id": row.task_id,
-            "status": str(status),
-            "reason": reason,
-            "attempt": row.attempt,
-        },
-        batch_id=row.batch_id,
-        story_id=row.story_id,
-        command_id=row.id,
-    )

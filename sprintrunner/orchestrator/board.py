@@ -12,9 +12,10 @@ from ..events import EventType
 from ..sprint import Command, Entry, EntryKind, Severity, StoryStatus, story_status
 from ..store import StoryRow
 from ..verdict import Finding
-from .house import Batch, Story
+from .house import Batch, BatchFailed, Story
 from .orders import artefact
 
+_READ_TRIES, _READ_PAUSE = 10, 0.5
 _SETTLED = (StoryStatus.DONE, StoryStatus.BLOCKED)
 
 
@@ -27,8 +28,17 @@ class Board:
         self.project = batch.house.project
 
     async def read(self) -> status_file.SprintStatus:
-        """The status file as it is now."""
-        return await self.batch.off(status_file.read, self.project.status_path, self.project.root)
+        """The status file as it is now; a rewrite by someone else is waited for.
+
+        Raises BatchFailed where it stays unreadable or unsafe: nothing may be concluded from half a file.
+        """
+        for _ in range(_READ_TRIES):
+            found = await self.batch.off(status_file.read, self.project.status_path, self.project.root)
+            if found.writable:
+                self.batch.known_keys = tuple(entry.key for entry in found.stories)
+                return found
+            await self.batch.pause(_READ_PAUSE)
+        raise BatchFailed(found.refusal or "The status file cannot be edited safely.")
 
     async def next_picks(self) -> tuple[list[Story], bool]:
         """The stories of the next cycle (none = all done) and whether a person asked for this one."""
@@ -76,7 +86,7 @@ class Board:
     async def _enter(self, entry: Entry) -> Story:
         row = self.store.story_record(self.batch.id, entry.key)
         earlier = row or self.store.latest_record(entry.key)
-        has_file = project.story_file(self.project, entry.key, tuple(self._all_keys())) is not None
+        has_file = project.story_file(self.project, entry.key, self.batch.known_keys) is not None
         status = story_status(str(entry.status))
         phase = scheduler.entry_phase(
             status,
@@ -85,15 +95,12 @@ class Board:
             created_by_us=bool(earlier and earlier.created_by_us),
             has_tech_spec=artefact(self.batch, entry.key, "tech-spec").exists(),
         )
-        if row and row.retry_phase:
-            phase = Command(row.retry_phase)
+        if row and (row.retry_phase or row.entry_phase):
+            # It goes on where it entered; what is recorded as done since then is not run again.
+            phase = Command(row.retry_phase or row.entry_phase or phase)
         story = self._open_row(entry, status, phase, row, earlier)
         self.batch.stories[entry.key] = story
         return story
-
-    def _all_keys(self) -> list[str]:
-        found = status_file.read(self.project.status_path, self.project.root)
-        return [entry.key for entry in found.stories]
 
     def _open_row(
         self,
@@ -211,7 +218,7 @@ class Board:
         """After a command: for stories of this batch our record wins and is put back with a warning."""
         try:
             found = await self.read()
-        except StatusFileError as error:
+        except (StatusFileError, BatchFailed) as error:
             self.batch.warn(f"The status file cannot be read: {error.sentence}")
             return
         for story in self.batch.stories.values():
@@ -235,7 +242,7 @@ class Board:
 
     def story_file(self, story: Story) -> Path | None:
         """The story's file, matched by whole key."""
-        return project.story_file(self.project, story.key, tuple(self._all_keys()))
+        return project.story_file(self.project, story.key, self.batch.known_keys)
 
     def freeze_context(self) -> None:
         """Copy the project context for the batch, out of the agents' reach."""

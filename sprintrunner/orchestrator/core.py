@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from ..sprint import BatchState, BatchStatus
 from ..store import BatchRow
 from .batch import BatchRun
 from .house import Batch, House
+from .ownership import newer_changes
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ T = TypeVar("T")
 ANSWER_SECONDS = 30.0
 #: Helpers for what may take over 100 ms: git, large files, hashing.
 _HELPERS = 4
+_BEAT_SECONDS = 15.0
 
 
 class Orchestrator:
@@ -35,25 +38,28 @@ class Orchestrator:
     def __init__(self, house: House) -> None:
         self.house = house
         self.batch: Batch | None = None
-        self._pool = ThreadPoolExecutor(_HELPERS, thread_name_prefix="orchestrator-helper")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._requests: Requests | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Event | None = None
         self._ready = threading.Event()
         self._probed: dict[str, Capabilities] = {}
-        self._thread = threading.Thread(target=self._run, name="orchestrator", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self, resume: BatchRow | None = None, why: str = "") -> None:
-        """Start the thread; ``resume`` continues that batch at once."""
+    def start(self, resume: BatchRow | None = None, why: str = "", sleep_until: int | None = None) -> None:
+        """Start the thread; ``resume`` continues that batch at once, after ``sleep_until`` (ms) if given."""
+        # Made here, not before: a Thread made before gunicorn's fork counts as stopped after it.
+        self._pool = ThreadPoolExecutor(_HELPERS, thread_name_prefix="orchestrator-helper")
+        self._thread = threading.Thread(target=self._run, name="orchestrator", daemon=True)
         self._thread.start()
         self._ready.wait()
         if resume is not None:
-            self._call(lambda: self.reopen(resume, why))
+            self._call(lambda: self.reopen(resume, why, sleep_until=sleep_until))
 
     def alive(self) -> bool:
         """Whether the thread can still answer."""
-        return self._thread.is_alive() and self._loop is not None and self._loop.is_running()
+        started = self._thread is not None and self._thread.is_alive()
+        return started and self._loop is not None and self._loop.is_running()
 
     def submit(self, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request from any thread and wait for its answer; raises the Refused family."""
@@ -67,6 +73,8 @@ class Orchestrator:
 
     def stop(self, patience: float = 60.0) -> None:
         """Ordered end: trees are ended, the batch becomes ``interrupted``, the thread ends. Repeatable."""
+        if self._thread is None:
+            return
         if self._thread.is_alive() and self._loop is not None and self._closing is not None:
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join(patience)
@@ -92,11 +100,21 @@ class Orchestrator:
         self._closing = asyncio.Event()
         self._requests = Requests(self)
         self._ready.set()
+        beat = asyncio.create_task(self._beat())
         await self._closing.wait()
+        beat.cancel()
         if self.batch is not None:
             self.batch.ask_stop("shutdown")
         if self._task is not None:
             await asyncio.wait({self._task})
+
+    async def _beat(self) -> None:
+        """Note now and then that we live: after a crash the page can say when the server stopped."""
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            if self.batch is not None:
+                with contextlib.suppress(SprintRunnerError), self.house.store.transaction() as tx:
+                    tx.update_batch(self.batch.id, heartbeat_at=self.house.store.now())
 
     async def off(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a call outside this thread and wait for it here."""
@@ -110,13 +128,19 @@ class Orchestrator:
         return self._probed[program]
 
     def launch(
-        self, batch_id: int, *, resumed: bool = False, retry: tuple[str, str | None] | None = None
+        self,
+        batch_id: int,
+        *,
+        resumed: bool = False,
+        retry: tuple[str, str | None] | None = None,
+        sleep_until: int | None = None,
     ) -> None:
         """Begin to work on a batch whose row is committed."""
         row = self.house.store.batch(batch_id)
         assert row is not None
         assert self._loop is not None
         batch = Batch(self.house, row, self._pool)
+        batch.sleep_until = sleep_until
         if retry is not None:
             key, phase = retry
             batch.retries.append(key)
@@ -134,11 +158,14 @@ class Orchestrator:
         finally:
             self.batch = None
 
-    def reopen(self, row: BatchRow, why: str) -> None:
+    def reopen(
+        self, row: BatchRow, why: str, *, by_person: bool = False, sleep_until: int | None = None
+    ) -> None:
         """Make an interrupted batch the live one again, visibly, and go on."""
         store = self.house.store
         if self.batch is not None or store.live_batch() is not None:
             raise Conflict("A batch is already running for this project.")
+        newer = newer_changes(self.house, row)
         with store.transaction() as tx:
             tx.update_batch(
                 row.id,
@@ -146,11 +173,13 @@ class Orchestrator:
                 state=BatchState.RUNNING,
                 ended_at=None,
                 reason=None,
-                resume_count=row.resume_count + 1,
+                dirty_paths=[*(row.dirty_paths or ()), *newer],
+                # Only resumes without a person count against the limit.
+                resume_count=0 if by_person else row.resume_count + 1,
             )
-            tx.append(
-                EventType.BATCH_WARNING,
-                {"batch_id": row.id, "warning": why, "resumed": True},
-                batch_id=row.id,
-            )
-        self.launch(row.id, resumed=True)
+            warning = {"batch_id": row.id, "warning": why, "resumed": True}
+            tx.append(EventType.BATCH_WARNING, warning, batch_id=row.id)
+            if newer:
+                text = f"Changed by someone else since then, never committed: {', '.join(newer[:5])}"
+                tx.append(EventType.BATCH_WARNING, {"batch_id": row.id, "warning": text}, batch_id=row.id)
+        self.launch(row.id, resumed=True, sleep_until=sleep_until)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from .house import Batch, Story
 from .orders import Order, artefact, read_document, story_path
 from .records import Ended
 from .runner import Runner
+
+_CUT_OFF = (CommandStatus.INTERRUPTED, CommandStatus.LIMITED, CommandStatus.TIMED_OUT)
 
 
 class Documents:
@@ -46,11 +47,10 @@ class Documents:
         pending = [story for story in pending if not self.runner_has(Command.CREATE_STORY, story)]
         failure, tries = "", PHASES[Command.CREATE_STORY].tries or 1
         while pending and self.tries(Command.CREATE_STORY, pending[0]) < tries:
-            before = {story.key: digest(story_path(self.board.project, story.key)) for story in pending}
             order = Order(Command.CREATE_STORY, pending, failure=failure, max_attempts=tries, cycle=cycle)
             ended = await self.runner.run(order)
             await self.board.reconcile()
-            faults = await self.batch.off(self._story_faults, pending, before)
+            faults = await self.batch.off(self._story_faults, pending, ended)
             failure = "; ".join(faults.values()) if ended.succeeded else ended.reason
             good = [story for story in pending if story.key not in faults] if ended.succeeded else []
             self._close(ended, failure, good)
@@ -81,13 +81,13 @@ class Documents:
             story, StoryStatus.READY_FOR_DEV, tech_spec=story.tech_spec, created_by_us=1
         )
 
-    def _story_faults(self, stories: Sequence[Story], before: dict[str, str]) -> dict[str, str]:
+    def _story_faults(self, stories: Sequence[Story], ended: Ended) -> dict[str, str]:
         """Per key what its file lacks: written by this command, a criterion, a task box."""
         faults: dict[str, str] = {}
         for story in stories:
-            path = story_path(self.board.project, story.key)
+            path = story_path(self.batch, story.key)
             outline = project.story_outline(read_document(self.batch, path))
-            if digest(path) == before[story.key]:
+            if not self._written_by(ended, story, path):
                 faults[story.key] = f"{path.name} was not written"
             elif not outline.criteria:
                 faults[story.key] = f"{path.name} has no acceptance criterion"
@@ -118,14 +118,11 @@ class Documents:
         """Run a command until it has written a document per story; return why not, after its last try."""
         pending, failure, tries = list(stories), "", PHASES[command].tries or 1
         while pending and self.tries(command, pending[0]) < tries:
-            before = {s.key: digest(artefact(self.batch, s.key, kind)) for s in pending}
             order = Order(command, pending, failure=failure, max_attempts=tries, cycle=cycle)
             ended = await self.runner.run(order)
             if command is not Command.CREATE_STORY_DISCOVERY:
                 await self.board.reconcile()
-            good = [
-                s for s in pending if digest(artefact(self.batch, s.key, kind)) not in ("", before[s.key])
-            ]
+            good = [s for s in pending if self._written_by(ended, s, artefact(self.batch, s.key, kind))]
             good = good if ended.succeeded else []
             lacking = [s for s in pending if s not in good]
             failure = ""
@@ -162,6 +159,20 @@ class Documents:
         self.batch.background.add(task)
         task.add_done_callback(self.batch.background.discard)
 
+    def _written_by(self, ended: Ended, story: Story, path: Path) -> bool:
+        """Whether the file was written since the command began, attempts that were cut off included.
+
+        By time, not by content: an attempt that goes on after a crash may find its own work done.
+        """
+        rows = [r for r in self._rows(ended.order.command, story) if r.status in _CUT_OFF]
+        own = self.batch.house.store.command(ended.command_id)
+        began = min([r.started_at for r in rows] + [own.started_at if own else ended.exit.started_at])
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return found.st_size > 0 and found.st_mtime_ns // 1_000_000 >= began
+
     def _rows(self, command: Command, story: Story) -> list[Any]:
         rows = self.batch.house.store.commands_of_story(story.key)
         return [
@@ -183,14 +194,6 @@ class Documents:
         return sum(
             1 for r in rows if r.counted and r.status not in (CommandStatus.RUNNING, CommandStatus.SUCCEEDED)
         )
-
-
-def digest(path: Path) -> str:
-    """The hash of a file's bytes, empty where there is no readable file."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def judge_review(ended: Ended) -> tuple[bool, str]:

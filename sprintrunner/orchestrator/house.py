@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import settings
+from ..agents import Capabilities
 from ..errors import SprintRunnerError
 from ..events import EventType
 from ..git import Git
@@ -32,6 +33,14 @@ class Stopped(Exception):
 
 class BatchFailed(SprintRunnerError):
     """The batch cannot go on."""
+
+
+class StoryOver(SprintRunnerError):
+    """One story has used up its own budget; it blocks, the batch goes on."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key = key
+        super().__init__(reason)
 
 
 class LimitReached(SprintRunnerError):
@@ -95,6 +104,7 @@ class Batch:
         self.id = row.id
         self.max_cycles = row.max_cycles
         self.completed = row.cycles_completed
+        self.resume_count = row.resume_count
         self.only: frozenset[str] | None = frozenset(row.requested) if row.requested else None
         self.dirty_before: frozenset[str] = frozenset(row.dirty_paths or ())
         self.base_branch = row.branch
@@ -107,12 +117,17 @@ class Batch:
         self.retries: list[str] = []
         self.retry_phases: dict[str, str] = {}
         self.stories: dict[str, Story] = {}
+        #: All story keys of the status file as last read: a file belongs to a key only beside all others.
+        self.known_keys: tuple[str, ...] = ()
         self.background: set[asyncio.Task[None]] = set()
         self.sleeping: asyncio.Lock = asyncio.Lock()
         self.sleeps = 0
         self.slept_ms = 0
         self.woke_at = 0
-        self.session_costs: dict[str, float] = {}
+        #: What the installed agent programs say of themselves, by path.
+        self.probed: dict[str, Capabilities] = {}
+        #: A sleep that a crash cut short goes on until this moment (ms).
+        self.sleep_until: int | None = None
         #: How many commands work in the project's own tree; a merge of a background copy waits for none.
         self._foreground = 0
         self._calm = asyncio.Event()

@@ -67,12 +67,13 @@ def _document(batch: Batch, order: Order, key: str, kind: str) -> Path:
     given = order.documents.get((key, kind))
     if given is not None:
         return given
-    return story_path(batch.house.project, key) if kind == "story" else artefact(batch, key, kind)
+    return story_path(batch, key) if kind == "story" else artefact(batch, key, kind)
 
 
-def story_path(found: project.Project, key: str) -> Path:
+def story_path(batch: Batch, key: str) -> Path:
     """The story's file as it is, or where it will be written."""
-    return project.story_file(found, key, (key,)) or project.artefact(found, key, "story")
+    found = batch.house.project
+    return project.story_file(found, key, batch.known_keys or (key,)) or project.artefact(found, key, "story")
 
 
 def artefact(batch: Batch, key: str, kind: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ..errors import Refused
+from ..git import Git
 from ..store import BatchRow
 from .house import House
 
@@ -56,6 +57,29 @@ def allowed_dirt(house: House, latest: BatchRow | None, policy: str) -> list[str
             "Commit or stash them, or set dirty_tree to allow."
         )
     return foreign
+
+
+def has_moved(git: Git, row: BatchRow) -> str:
+    """Why an interrupted batch must not go on by itself: HEAD or branch moved meanwhile; empty when not."""
+    branch, head = git.branch(), git.head()
+    if branch != row.branch:
+        return (
+            f"Batch {row.id} ran on {row.branch or 'a detached HEAD'}, "
+            f"the branch is {branch or 'detached'} now."
+        )
+    if head != row.base_head and not (head and git.carries_batch(head, row.id)):
+        return (
+            f"Batch {row.id} stopped at {(row.base_head or 'no commit')[:9]}, "
+            f"HEAD is {(head or 'none')[:9]} now."
+        )
+    return ""
+
+
+def newer_changes(house: House, row: BatchRow) -> list[str]:
+    """Paths a person changed since an interrupted batch stopped: shown, never committed by it."""
+    if row.left_paths is None:
+        return []
+    return [path for path in foreign_changes(house, row) if path not in (row.dirty_paths or ())]
 
 
 def remember_as_ours(house: House, path: Path) -> None:

@@ -11,7 +11,7 @@ from ..events import EventType
 from ..process import Exit
 from ..redact import redact, secret_values
 from ..sprint import CommandStatus
-from ..store import Tx
+from ..store import CommandRow, Store, Tx
 from .house import Batch
 from .orders import Order
 
@@ -29,6 +29,8 @@ class Ended:
     exit: Exit
     status: CommandStatus
     reason: str
+    #: Read again after a crash: it ended before this process began.
+    adopted: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -136,6 +138,10 @@ class Records:
                 evidence=evidence,
                 **self._spent(result),
             )
+            if counted and self.batch.resume_count:
+                # A new verdict: the resumes before it were not in vain.
+                tx.update_batch(self.batch.id, resume_count=0)
+                self.batch.resume_count = 0
             if also is not None:
                 also(tx)
             tx.append(
@@ -159,18 +165,30 @@ class Records:
             spent["session_id"] = result.session_id
         if result.model:
             spent["model"] = result.model
+        before = self._before(result)
         if result.tokens:
             spent |= {
-                "tokens_in": result.tokens.input,
-                "tokens_out": result.tokens.output,
-                "tokens_cache_read": result.tokens.cache_read,
-                "tokens_cache_write": result.tokens.cache_write,
+                "tokens_in": max(result.tokens.input - before[1], 0),
+                "tokens_out": max(result.tokens.output - before[2], 0),
+                "tokens_cache_read": max(result.tokens.cache_read - before[3], 0),
+                "tokens_cache_write": max(result.tokens.cache_write - before[4], 0),
             }
         if result.cost_usd is not None:
-            before = self.batch.session_costs.get(result.session_id or "", 0.0)
-            spent["cost_usd"] = max(result.cost_usd - before, 0.0)
-            self.batch.session_costs[result.session_id or ""] = result.cost_usd
+            spent["cost_usd"] = max(result.cost_usd - before[0], 0.0)
         return spent
+
+    def _before(self, result: AgentResult) -> tuple[float, int, int, int, int]:
+        """Cost and tokens already recorded for this agent session: its totals go on over a resume."""
+        if not result.cumulative or not result.session_id:
+            return (0.0, 0, 0, 0, 0)
+        rows = [r for r in self.store.commands(self.batch.id) if r.session_id == result.session_id]
+        return (
+            sum(r.cost_usd or 0.0 for r in rows),
+            sum(r.tokens_in or 0 for r in rows),
+            sum(r.tokens_out or 0 for r in rows),
+            sum(r.tokens_cache_read or 0 for r in rows),
+            sum(r.tokens_cache_write or 0 for r in rows),
+        )
 
     def progress(
         self,
@@ -180,12 +198,14 @@ class Records:
         *,
         task: str | None = None,
         model: str | None = None,
+        session: str | None = None,
     ) -> None:
         """Record ``command:progress`` and what the command's card shows."""
         text = self.clean(message)
         shown: dict[str, Any] = {"last_action": text, "last_action_at": self.store.now()}
         shown |= {"current_task": task} if task else {}
         shown |= {"model": model} if model else {}
+        shown |= {"session_id": session} if session else {}
         with self.store.transaction() as tx:
             tx.update_command(command_id, **shown)
             tx.append(
@@ -215,3 +235,22 @@ def _story_id(order: Order) -> int | None:
 def transcript_name(command_id: int) -> str:
     """The name of the file that holds a command's raw output."""
     return f"{command_id}.jsonl"
+
+
+def close_command(tx: Tx, row: CommandRow, status: CommandStatus, reason: str) -> None:
+    """Record the end of a command whose flow no longer judges it."""
+    tx.update_command(row.id, status=status, ended_at=Store.now(), reason=reason, counted=0)
+    tx.append(
+        EventType.COMMAND_END,
+        {
+            "story_key": row.story_keys,
+            "command": row.command,
+            "task_id": row.task_id,
+            "status": str(status),
+            "reason": reason,
+            "attempt": row.attempt,
+        },
+        batch_id=row.batch_id,
+        story_id=row.story_id,
+        command_id=row.id,
+    )

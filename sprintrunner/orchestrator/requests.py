@@ -14,7 +14,7 @@ from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClas
 from ..store import BatchRow, CommandRow
 from ..workflow import STORY_COMMANDS
 from .house import Batch, House
-from .ownership import allowed_dirt, remember_as_ours
+from .ownership import allowed_dirt, has_moved, remember_as_ours
 
 if TYPE_CHECKING:
     from .core import Orchestrator
@@ -156,23 +156,14 @@ class Requests:
         self._free()
         async with self._starting:
             await self.orchestrator.off(self._unmoved, latest)
-            self.orchestrator.reopen(latest, "resumed by a person")
+            self.orchestrator.reopen(latest, "Resumed by a person.", by_person=True)
         return {"status": "started", "batch_id": latest.id}
 
     def _unmoved(self, row: BatchRow) -> None:
         """A person who moved HEAD or the branch meanwhile has taken over: the batch waits and says so."""
-        git = self.house.git
-        branch, head = git.branch(), git.head()
-        if branch != row.branch:
-            raise Conflict(
-                f"Batch {row.id} ran on {row.branch or 'a detached HEAD'}, "
-                f"the branch is {branch or 'detached'} now."
-            )
-        if head != row.base_head and not (head and git.carries_batch(head, row.id)):
-            raise Conflict(
-                f"Batch {row.id} stopped at {(row.base_head or 'no commit')[:9]}, "
-                f"HEAD is {(head or 'none')[:9]} now."
-            )
+        moved = has_moved(self.house.git, row)
+        if moved:
+            raise Conflict(moved)
 
     def _row(self, batch: Batch) -> BatchRow:
         row = self.store.batch(batch.id)

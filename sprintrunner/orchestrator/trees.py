@@ -51,7 +51,9 @@ class AgentTree:
         self.tree = Tree(command_id, self._loop.create_future())
         self.supervised: Supervised | None = None
 
-    def supervise(self, spec: Spec, limits: Limits, warn: Callable[[str], None]) -> Supervised:
+    def supervise(
+        self, spec: Spec, limits: Limits, warn: Callable[[str], None], moves: Callable[[float], bool]
+    ) -> Supervised:
         """Make the supervised process; nothing runs yet."""
         self.supervised = Supervised(
             spec,
@@ -59,6 +61,7 @@ class AgentTree:
             on_lines=self._lines,
             on_exit=self._exit,
             on_warning=lambda text: self._post(lambda: warn(text)),
+            moves=moves,
         )
         return self.supervised
 

@@ -22,6 +22,8 @@ class Deadlines:
     limits: Limits
     cpu: Callable[[], float]
     warn: Callable[[str], None]
+    #: Whether the work left other traces within so many seconds; asked only once silence is over its limit.
+    moves: Callable[[float], bool] | None = None
     started: float | None = None
     quiet_since: float = 0.0
     result_at: float | None = None
@@ -93,6 +95,10 @@ class Deadlines:
             self._baseline = None
             return None
         if now >= self.quiet_since + idle:
+            if self.moves is not None and self.moves(now - self.quiet_since):
+                self.quiet_since = now
+                self._baseline = None
+                return None
             return "idle"
         self._warn_once("idle", f"silent for {_words(now - self.quiet_since)}; its limit is {_words(idle)}")
         return None

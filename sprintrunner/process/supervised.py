@@ -43,6 +43,7 @@ class Supervised:
     ``on_lines`` gets batches of output lines without their newlines, ``on_warning`` a sentence at half of a
     limit, ``on_exit`` the end: exactly once for each spawned run, after all lines. They are called from one
     thread of this run. A callback that raises ends the run; ``Exit.error`` names what it raised.
+    ``moves(seconds)`` tells whether the work moved elsewhere in that time: then silence is none.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Supervised:
         on_lines: Callable[[Sequence[bytes]], None],
         on_exit: Callable[[Exit], None],
         on_warning: Callable[[str], None] = _ignore,
+        moves: Callable[[float], bool] | None = None,
     ) -> None:
         self.spec = spec
         self.limits = limits
@@ -66,7 +68,7 @@ class Supervised:
         self._error: str | None = None
         self._said = bytearray()
         self._transcript = Transcript(spec.out_path)
-        self._deadlines = Deadlines(limits, self._cpu, self._warn)
+        self._deadlines = Deadlines(limits, self._cpu, self._warn, moves)
         self._identity: Identity | None = None
 
     def spawn(self) -> Identity:
@@ -182,7 +184,7 @@ class Supervised:
 
     def _hand_over_parameters(self) -> None:
         pipe = self._process.stdin
-        assert pipe is not None  # noqa: S101 - asked for with PIPE
+        assert pipe is not None
         # A shim that is dead already is reported by the watcher.
         with suppress(BrokenPipeError):
             pipe.write(marshal.dumps(self._told))

@@ -1,0 +1,60 @@
+"""A command that ended while nobody watched: its verdict was written, so it is judged and never run again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import agents, prompts
+from ..process import Exit, read_exit
+from ..sprint import CommandStatus
+from ..store import CommandRow
+from .house import Batch
+from .orders import Order
+from .records import Ended, close_command, transcript_name
+
+
+def exit_file(state_dir: Path, command_id: int) -> Path:
+    """Where the shim writes how a command ended."""
+    return state_dir / "runs" / str(command_id) / "exit.json"
+
+
+def ended_by_itself(state_dir: Path, command_id: int) -> Exit | None:
+    """The exit of a command whose agent ended by itself, even if nobody was there to record it."""
+    found = read_exit(exit_file(state_dir, command_id))
+    return found if found is not None and found.code is not None else None
+
+
+def adopt(batch: Batch, order: Order) -> Ended | None:
+    """The open row of this very command left by a former life, with its result read again; else None."""
+    row = next((row for row in batch.house.store.running_commands() if _same(batch, order, row)), None)
+    found = ended_by_itself(batch.house.state_dir, row.id) if row else None
+    if row is None or found is None:
+        return None
+    schema: Mapping[str, Any] | None = prompts.SCHEMAS.get(str(order.command))
+    stream = agents.by_name(row.agent or "claude").stream(schema)
+    for line in _lines(batch.house.state_dir / "transcripts" / transcript_name(row.id)):
+        stream.feed(line)
+    result = stream.result(found.code, found.signal, found.stderr_tail, schema is not None, False, False)
+    good = result.outcome is agents.Outcome.SUCCESS
+    if not good and found.ended_by != "itself":
+        # It left because its server had died: cut off, not failed.
+        with batch.house.store.transaction() as tx:
+            close_command(tx, row, CommandStatus.INTERRUPTED, "cut off by the end of the server")
+        return None
+    status = CommandStatus.SUCCEEDED if good else CommandStatus.FAILED
+    return Ended(row.id, row.attempt, order, result, found, status, result.reason, adopted=True)
+
+
+def _same(batch: Batch, order: Order, row: CommandRow) -> bool:
+    named = row.batch_id == batch.id and row.command == order.command and row.story_keys == order.keys
+    return named and row.background == order.background and row.id not in batch.trees
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines of a transcript; it is capped on disk, so it fits."""
+    try:
+        return path.read_bytes().splitlines()
+    except OSError:
+        return []
