@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from realcli import bench, install, model
-from realcli.mock_api import BAD_TOKEN, OVERLOADED, MockApi, Model, Silence, usage_limit
+from realcli.mock_api import BAD_TOKEN, OVERLOADED, MockApi, Model, Reply, Silence, Use, usage_limit
 
 # The first test also waits for the download of the CLI.
 pytestmark = pytest.mark.timeout(install.PATIENCE + 120)
@@ -61,7 +62,7 @@ def refused_tools(made: bench.Bench) -> list[str]:
 
 def test_one_story_goes_from_the_backlog_to_a_commit(make: Make) -> None:
     made = make(model.works)
-    ended = made.run(ANTHROPIC_API_KEY="sk-ant-not-to-be-used")
+    ended = made.run(ANTHROPIC_API_KEY="sk-ant-not-to-be-used", budget_usd_per_story=5)
     assert (ended.status, ended.stderr) == (0, "")
     rows = made.commands()
     assert [(row.command, str(row.status)) for row in rows if row.agent == "claude"] == [
@@ -91,17 +92,19 @@ def test_one_story_goes_from_the_backlog_to_a_commit(make: Make) -> None:
     assert "Whole days until" in made.git("show", "HEAD:windowsill/thirst.py")
 
 
-def test_a_sandbox_lets_even_root_bypass_permissions(make: Make) -> None:
-    made = make(model.approves)
+def test_in_a_sandbox_all_is_allowed_and_what_is_left_running_is_ended(make: Make) -> None:
+    daemon = model.bash("nohup setsid sleep 600 > /dev/null 2>&1 & echo $! > left.txt; disown")
+    made = make(model.Trouble(lambda: daemon))
     made.enter("review")
     ended = made.run(IS_SANDBOX="1")
     assert (ended.status, ended.stderr) == (0, "")
     assert made.init(made.commands()[0].id)["permissionMode"] == "bypassPermissions"
     assert refused_tools(made) == []
+    assert not psutil.pid_exists(int((made.root / "left.txt").read_text("utf-8")))
 
 
 def test_a_usage_limit_is_slept_out_and_the_agent_session_goes_on(make: Make) -> None:
-    made = make(model.Trouble(lambda: usage_limit(3)))
+    made = make(model.Trouble(lambda: usage_limit(2)))
     made.enter("review")
     ended = made.run()
     assert (ended.status, ended.stderr) == (0, "")
@@ -155,22 +158,40 @@ def test_without_a_login_the_batch_stops_and_the_story_keeps_its_status(make: Ma
     assert made.story_status() == "review"
 
 
-def test_a_model_that_falls_silent_is_ended_and_tried_again(make: Make) -> None:
-    made = make(model.Trouble(Silence))
+def test_a_review_without_a_verdict_is_no_review(make: Make) -> None:
+    # Twice, because the CLI itself asks for the verdict once more.
+    made = make(model.Trouble(lambda: Reply(text="HIGHEST SEVERITY: NONE"), times=2))
     made.enter("review")
-    ended = made.run(silence_timeout_minutes=0.05)
+    ended = made.run()
     assert (ended.status, ended.stderr) == (0, "")
-    hung, fine = made.commands()[:2]
-    assert (str(hung.status), hung.ended_by) == ("timed_out", "idle")
+    first, *_, review, _commit = made.commands()
+    assert (str(first.status), first.outcome) == ("failed", "schema_not_met")
+    assert (str(review.status), review.verdict["highest_severity"]) == ("succeeded", "NONE")
+
+
+def test_a_refused_tool_fails_the_attempt_by_name(make: Make) -> None:
+    def forbidden() -> Reply:
+        return Reply([Use("Write", {"file_path": f"{made.root}/.git/hooks/pre-commit", "content": "exit"})])
+
+    made = make(model.Trouble(forbidden, turn=0, otherwise=model.approves_at_once))
+    made.enter("review")
+    ended = made.run(permission_mode="acceptEdits")
+    assert (ended.status, ended.stderr) == (0, "")
+    refused, fine = made.commands()[:2]
+    assert (str(refused.status), refused.outcome) == ("failed", "permission_denied")
+    assert "Write" in (refused.reason or "")
     assert str(fine.status) == "succeeded"
 
 
-def test_a_command_that_is_busy_for_ever_meets_the_wall_clock(make: Make) -> None:
-    made = make(model.Trouble(lambda: model.bash("while :; do :; done")))
+def test_silence_and_endless_work_are_ended_and_tried_again(make: Make) -> None:
+    # The second one is never silent: it uses the processor.
+    troubles = iter([Silence(), model.bash("while :; do :; done")])
+    made = make(model.Trouble(lambda: next(troubles), times=2))
     made.enter("review")
-    ended = made.run(silence_timeout_minutes=0.05, command_timeout_minutes=0.1)
+    ended = made.run(silence_timeout_minutes=0.05, command_timeout_minutes=0.1, no_progress_attempts=10)
     assert (ended.status, ended.stderr) == (0, "")
-    busy, fine = made.commands()[:2]
+    hung, busy, fine, _commit = made.commands()
+    assert (str(hung.status), hung.ended_by) == ("timed_out", "idle")
     assert (str(busy.status), busy.ended_by) == ("timed_out", "wall")
     assert str(fine.status) == "succeeded"
 
@@ -191,3 +212,20 @@ def test_sigterm_leaves_no_process_and_no_commit(make: Make) -> None:
     assert [str(row.status) for row in made.commands()] == ["stopped"]
     assert (made.story_status(), made.git("rev-parse", "HEAD")) == ("review", before)
     assert (made.root / "left.txt").exists()
+
+
+def test_after_kill_9_nothing_is_left_and_the_next_run_goes_on(make: Make) -> None:
+    made = make(model.Trouble(lambda: model.bash("echo started > left.txt; sleep 600")))
+    made.enter("review")
+    process = made.start()
+    bench.awaited((made.root / "left.txt").exists)
+    process.kill()
+    process.communicate()
+    bench.awaited(lambda: made.processes() == [])
+    ended = made.run()
+    assert (ended.status, ended.payloads("batch:end")[-1]["status"]) == (0, "all_done")
+    killed, resumed, _commit = made.commands()
+    assert str(killed.status) == "interrupted"
+    assert (str(resumed.status), resumed.session_id) == ("succeeded", killed.session_id)
+    assert made.api.requests[-1].turns_before > 0
+    assert made.story_status() == "done"

@@ -337,7 +337,7 @@ def _content(reply: Reply) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 def _events(model: str, reply: Reply) -> Iterator[str]:
     yield _event("message_start", message=_message(model))
     for index, (block, delta) in enumerate(_content(reply)):
-        empty = {**block, **({"text": ""} if block["type"] == "text" else {"input": {}})}
+        empty = {**block, "text": ""} if block["type"] == "text" else {**block, "input": {}}
         yield _event("content_block_start", index=index, content_block=empty)
         yield _event("content_block_delta", index=index, delta=delta)
         yield _event("content_block_stop", index=index)

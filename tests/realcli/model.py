@@ -147,12 +147,17 @@ def approves(request: Request) -> Reply:
     """A code review that runs the tests and finds nothing."""
     if request.turn == 0:
         return bash("python3 -m unittest 2>&1 | tail -3")
+    return approves_at_once(request)
+
+
+def approves_at_once(request: Request) -> Reply:
+    """A code review that finds nothing, without a look."""
     return answer(highest_severity="NONE", findings=[], summary="Nothing found.")
 
 
 @dataclass
 class Trouble:
-    """A review that approves, but for the first ``times`` requests at one turn."""
+    """A review that approves, but for the first ``times`` requests from one turn on."""
 
     instead: Callable[[], Answer]
     times: int = 1
@@ -163,7 +168,7 @@ class Trouble:
 
     def __call__(self, request: Request) -> Answer:
         """The trouble while it lasts, then the work."""
-        if request.turn == self.turn and self.struck < self.times:
+        if request.turn >= self.turn and self.struck < self.times:
             self.struck += 1
             return self.instead()
         return self.otherwise(request)
