@@ -214,11 +214,17 @@ class Batch:
 
     def ask_stop(self, how: str) -> None:
         """Note the stop; ``now`` and ``shutdown`` end every tree."""
-        if how == "after_story" and self.stop_asked:
+        if self.stop_asked in ("now", "shutdown") or self.stop_asked == how:
+            if how == "shutdown":
+                self.stop_asked = how
             return
         self.stop_asked = how
         with self.house.store.transaction() as tx:
             tx.update_batch(self.id, state=BatchState.STOPPING, stop_after_story=int(how == "after_story"))
+            # An event, so that every open page shows it at once.
+            words = "Stopping after the current story." if how == "after_story" else "Stopping."
+            warning = {"batch_id": self.id, "warning": words, "stopping": True}
+            tx.append(EventType.BATCH_WARNING, warning, batch_id=self.id)
         if how != "after_story":
             self.stop_event.set()
             for tree in list(self.trees.values()):
@@ -233,7 +239,10 @@ class Batch:
                 batch_id=self.id,
             )
 
-    def set_state(self, state: BatchState, **more: Any) -> None:
-        """Write the finer state of the batch."""
+    def set_state(self, state: BatchState, warning: str = "", **columns: Any) -> None:
+        """Write the finer state of the batch, together with the sentence that tells of it."""
         with self.house.store.transaction() as tx:
-            tx.update_batch(self.id, state=state, **more)
+            tx.update_batch(self.id, state=state, **columns)
+            if warning:
+                told = {"batch_id": self.id, "warning": warning, "state": str(state), **columns}
+                tx.append(EventType.BATCH_WARNING, told, batch_id=self.id)

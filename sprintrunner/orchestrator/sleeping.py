@@ -39,20 +39,19 @@ async def sleep_for_limit(batch: Batch, ended: Ended) -> None:
             now=now, wake=wake, slept_ms=batch.slept_ms, max_hours=values.max_limit_wait_hours
         ):
             raise LimitReached(f"{ended.reason} Waiting for it would exceed max_limit_wait_hours.")
-        batch.warn(ended.reason, resumes_at=wake, limit_kind=ended.result.limit_kind)
-        await _sleep(batch, wake, ended.result.limit_kind)
+        await _sleep(batch, wake, ended.reason, ended.result.limit_kind)
 
 
 async def finish_sleep(batch: Batch) -> None:
     """Go on with a sleep that the end of the server cut short."""
     async with batch.sleeping:
-        await _sleep(batch, batch.sleep_until or 0, None)
+        await _sleep(batch, batch.sleep_until or 0, "Asleep again: the usage limit has not reset yet.", None)
 
 
-async def _sleep(batch: Batch, wake: int, kind: str | None) -> None:
+async def _sleep(batch: Batch, wake: int, reason: str, kind: str | None) -> None:
     store, began = batch.house.store, batch.house.store.now()
     columns = {"resumes_at": wake} | ({"limit_kind": kind} if kind else {})
-    batch.set_state(BatchState.WAITING, **columns)
+    batch.set_state(BatchState.WAITING, reason, **columns)
     batch.wake_event.clear()
     # In steps: the wake-up is a moment of the wall clock, which a suspended laptop or a set clock moves.
     while not batch.wake_event.is_set() and (left := (wake - store.now()) / 1000) > 0:
@@ -61,5 +60,5 @@ async def _sleep(batch: Batch, wake: int, kind: str | None) -> None:
     batch.woke_at = store.now()
     batch.sleeps += 1
     batch.slept_ms += max(0, batch.woke_at - began)
-    batch.set_state(BatchState.RUNNING, resumes_at=None, limit_kind=None)
-    batch.warn("Woke up, the usage limit has reset.", woke=True)
+    after = BatchState.STOPPING if batch.stop_asked else BatchState.RUNNING
+    batch.set_state(after, "Woke up, the usage limit has reset.", resumes_at=None, limit_kind=None)

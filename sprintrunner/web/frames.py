@@ -12,7 +12,7 @@ from ..events import Event
 #: A comment; keeps proxies and clients from taking silence for death.
 HEARTBEAT = b":\n\n"
 #: Milliseconds a client waits before it comes back; sent once, first.
-RETRY = b"retry: 1000\n\n"
+RETRY = b"retry: 1000\n"
 #: The largest id SQLite can give.
 MAX_ID = 2**63 - 1
 
