@@ -15,7 +15,7 @@ from sqlalchemy import exc
 from ..errors import StoreError
 from . import connections, opening, schema, upkeep
 from .failures import translate, translated
-from .reads import Reads
+from .reads_history import HistoryReads
 from .writes import Tx
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-class Store(Reads):
+class Store(HistoryReads):
     """One project's database; safe to use from all threads, and after a fork."""
 
     def __init__(self, path: Path) -> None:

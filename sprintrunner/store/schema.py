@@ -13,7 +13,7 @@ from ..events import NEVER_STORED, EventType
 from ..sprint import BatchState, BatchStatus, CommandStatus, Severity, StoryStatus
 
 #: The migration that makes the tables below.
-HEAD = "0001"
+HEAD = "0002"
 
 #: Most bytes the JSON of one event may have; the rest of an agent's output is in its transcript.
 PAYLOAD_LIMIT = 64 * 1024
@@ -115,6 +115,10 @@ sa.Index(
     postgresql_where=sa.text("status = 'running'"),
 )
 
+# Counted and filtered by on the page of all batches.
+sa.Index("batches_by_status", batches.c.status)
+sa.Index("batches_by_agent", batches.c.agent)
+
 stories = _table(
     "stories",
     _key(),
@@ -139,6 +143,7 @@ stories = _table(
     _json("evidence"),
     sa.UniqueConstraint("batch_id", "story_key", name="story_once_a_batch"),
     sa.Index("stories_by_key", "story_key"),
+    sa.Index("stories_by_status", "status", "batch_id", "ended_at", "story_key"),
 )
 
 commands = _table(
@@ -186,6 +191,17 @@ commands = _table(
     sa.Index("commands_of_batch", "batch_id"),
     sa.Index("commands_of_story", "story_id"),
     sa.Index("commands_by_start", "started_at"),
+    # Holds all that the sums over the history need: a row of commands itself is a kilobyte.
+    sa.Index(
+        "commands_summed",
+        "batch_id",
+        "command",
+        "status",
+        "cost_usd",
+        "started_at",
+        "ended_at",
+        "story_keys",
+    ),
 )
 sa.Index(
     "commands_running",
@@ -242,8 +258,23 @@ events = _table(
     _json("payload", nullable=False, server_default="{}"),
     sa.Index("events_of_batch", "batch_id"),
     sa.Index("events_of_command", "command_id"),
+    sa.Index("events_of_story", "story_key"),
     sqlite_autoincrement=True,
 )
+# Nine of ten events are progress: leaving it out keeps what every append must touch small.
+EVENTS_WITHOUT_PROGRESS = "event_type <> 'command:progress'"
+sa.Index(
+    "events_by_type",
+    events.c.event_type,
+    sqlite_where=sa.text(EVENTS_WITHOUT_PROGRESS),
+    postgresql_where=sa.text(EVENTS_WITHOUT_PROGRESS),
+)
+#: What a person looks for after a bad night.
+EVENTS_BAD = (
+    "(status IN ('failed', 'timed_out', 'interrupted', 'blocked')"
+    " OR event_type IN ('error', 'batch:warning'))"
+)
+sa.Index("events_bad", events.c.id, sqlite_where=sa.text(EVENTS_BAD), postgresql_where=sa.text(EVENTS_BAD))
 
 background_tasks = _table(
     "background_tasks",
