@@ -20,7 +20,7 @@ from .base import Adapter, Capabilities
 from .lines import one_line
 
 #: How long a program may take to name its version or its options, in seconds.
-PROBE_SECONDS = 10.0
+PROBE_SECONDS = 4.0
 #: How much of its answer is read, in bytes.
 _ANSWER_BYTES = 256 * 1024
 _VERSION = re.compile(r"\b\d+\.\d+\.\d+[\w.+-]*")

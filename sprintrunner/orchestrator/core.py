@@ -122,9 +122,8 @@ class Orchestrator:
         return await self._loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
     def probe(self, program: str) -> Capabilities:
-        """What an installed agent says of itself; asked once for each version of the file."""
-        if program not in self._probed:
-            self._probed[program] = agents.probe(program, self.house.env)
+        """What an installed agent says of itself now; the batch that starts keeps to it."""
+        self._probed[program] = agents.probe(program, self.house.env)
         return self._probed[program]
 
     def launch(
@@ -141,6 +140,7 @@ class Orchestrator:
         assert self._loop is not None
         batch = Batch(self.house, row, self._pool)
         batch.sleep_until = sleep_until
+        batch.probed = dict(self._probed)
         if retry is not None:
             key, phase = retry
             batch.retries.append(key)
