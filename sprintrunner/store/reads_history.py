@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ from .schema import (
 _PROGRESS = "command:progress"
 _BLOCKED = stories.c.status == str(StoryStatus.BLOCKED)
 _REVIEW = "code-review"
+#: How batches end that no person has to look at.
+_CALM = (str(BatchStatus.COMPLETED), str(BatchStatus.ALL_DONE))
+_WITH_BLOCKED = sa.select(stories.c.batch_id).where(_BLOCKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,22 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class CommandSum:
-    """Sums over the commands of one batch with the same name and status. Time in ms, cost in dollars."""
+class BatchSums:
+    """Sums over batches: how many, their length in ms, how many needed nobody, stories by status."""
 
-    batch_id: int
+    count: int
+    ms: int
+    calm: int
+    stories: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSum:
+    """Sums over commands of one name and status; cost in dollars, None where no agent told one."""
+
     command: str
     status: str
     count: int
-    ms: int
     cost_usd: float | None
 
 
@@ -92,11 +103,18 @@ class HistoryReads(Reads):
         query = _fitting(sa.select(batches), wanted).order_by(batches.c.id.desc())
         return self._all(query.limit(_bounded(limit)).offset(_bounded(offset, _LARGEST)), rows.batch_row)
 
-    def batch_spans(self, wanted: BatchFilter) -> list[tuple[int, str, int, int | None]]:
-        """Id, status, start and end of all batches that fit, newest first."""
-        columns = sa.select(batches.c.id, batches.c.status, batches.c.started_at, batches.c.ended_at)
-        query = _fitting(columns, wanted).order_by(batches.c.id.desc())
-        return self._all(query.limit(_bounded(_LARGEST)), lambda row: _span(*tuple(row)))
+    def batch_sums(self, wanted: BatchFilter) -> BatchSums:
+        """Sums over all batches that fit."""
+        length = sa.func.coalesce(batches.c.ended_at, batches.c.started_at) - batches.c.started_at
+        calm = batches.c.status.in_(_CALM) & batches.c.id.not_in(_WITH_BLOCKED)
+        query = sa.select(
+            sa.func.count(), sa.func.coalesce(sa.func.sum(length), 0), sa.func.sum(calm.cast(sa.Integer))
+        )
+        found = self._one(_fitting(query.select_from(batches), wanted), tuple) or (0, 0, 0)
+        told = self._all(_story_counts(wanted), tuple)
+        return BatchSums(
+            int(found[0]), max(0, found[1]), int(found[2] or 0), {name: int(n) for name, n in told}
+        )
 
     def story_counts(self, first: int, last: int) -> dict[int, dict[str, int]]:
         """How many stories of each status the batches with ids from ``first`` to ``last`` have."""
@@ -114,13 +132,14 @@ class HistoryReads(Reads):
         query = sa.select(commands).where(commands.c.id > _id(cursor)).order_by(commands.c.id)
         return self._all(query.limit(_bounded(limit)), rows.command_row)
 
-    def command_sums(self, first: int, last: int) -> list[CommandSum]:
-        """Sums over the commands of the batches with ids from ``first`` to ``last``."""
-        length = sa.func.coalesce(sa.func.sum(_length()), 0)
-        columns = (commands.c.batch_id, commands.c.command, commands.c.status)
-        query = sa.select(*columns, sa.func.count(), length, sa.func.sum(commands.c.cost_usd))
-        query = query.where(commands.c.batch_id.between(_id(first), _id(last))).group_by(*columns)
-        return self._all(query, lambda row: CommandSum(*tuple(row)))
+    def command_sums(self, wanted: BatchFilter) -> list[CommandSum]:
+        """Sums over the commands of the batches that fit, by name and status."""
+        columns = (commands.c.command, commands.c.status)
+        query = sa.select(*columns, sa.func.count(), sa.func.sum(commands.c.cost_usd))
+        query = query.where(commands.c.batch_id > 0)
+        if wanted != BatchFilter():
+            query = query.where(commands.c.batch_id.in_(_fitting(sa.select(batches.c.id), wanted)))
+        return self._all(query.group_by(*columns), lambda row: CommandSum(*tuple(row)))
 
     def command_times(self, first_batch: int) -> list[CommandTime]:
         """Each ended command of the batches from ``first_batch`` on."""
@@ -128,12 +147,16 @@ class HistoryReads(Reads):
         query = query.where(commands.c.batch_id >= _id(first_batch), commands.c.ended_at.is_not(None))
         return self._all(query, lambda row: _time(*tuple(row)))
 
-    def review_rounds(self, first: int, last: int) -> list[tuple[int, str, int]]:
-        """Batch, story key and number of code reviews, of the batches from ``first`` to ``last``."""
-        query = sa.select(commands.c.batch_id, commands.c.story_keys, sa.func.count())
-        query = query.where(commands.c.batch_id.between(_id(first), _id(last)), commands.c.command == _REVIEW)
-        grouped = query.group_by(commands.c.batch_id, commands.c.story_keys)
-        return self._all(grouped, lambda row: _three(*tuple(row)))
+    def review_rounds(self, wanted: BatchFilter, first_batch: int = 1) -> dict[int, int]:
+        """How many stories had one code review in a batch, how many two, and so on."""
+        each = sa.select(sa.func.count().label("rounds")).where(
+            commands.c.batch_id >= _id(first_batch), commands.c.command == _REVIEW
+        )
+        if wanted != BatchFilter():
+            each = each.where(commands.c.batch_id.in_(_fitting(sa.select(batches.c.id), wanted)))
+        inner = each.group_by(commands.c.batch_id, commands.c.story_keys).subquery()
+        query = sa.select(inner.c.rounds, sa.func.count()).group_by(inner.c.rounds)
+        return {int(rounds): int(count) for rounds, count in self._all(query, tuple)}
 
     # Stories
 
@@ -178,17 +201,9 @@ class HistoryReads(Reads):
         return self._number(_matching(sa.select(sa.func.count()).select_from(events), wanted))
 
 
-def _span(number: int, status: str, began: int, ended: int | None) -> tuple[int, str, int, int | None]:
-    return number, status, began, ended
-
-
 def _time(command: str, status: str, ms: int, cost: float | None) -> CommandTime:
     # The clock may have been set back meanwhile.
     return CommandTime(command, status, max(0, ms), cost)
-
-
-def _three(batch: int, keys: str, count: int) -> tuple[int, str, int]:
-    return batch, keys, count
 
 
 def _moment(key: str, at: int) -> tuple[str, int]:
@@ -203,9 +218,16 @@ def _length() -> sa.ColumnElement[int]:
     return commands.c.ended_at - commands.c.started_at
 
 
+def _story_counts(wanted: BatchFilter) -> sa.Select[Any]:
+    query = sa.select(stories.c.status, sa.func.count()).group_by(stories.c.status)
+    if wanted == BatchFilter():
+        return query
+    return query.where(stories.c.batch_id.in_(_fitting(sa.select(batches.c.id), wanted)))
+
+
 def _fitting(query: sa.Select[Any], wanted: BatchFilter) -> sa.Select[Any]:
     if wanted.outcome == "blocked":
-        query = query.where(batches.c.id.in_(sa.select(stories.c.batch_id).where(_BLOCKED)))
+        query = query.where(batches.c.id.in_(_WITH_BLOCKED))
     elif wanted.outcome in set(BatchStatus):
         query = query.where(batches.c.status == wanted.outcome)
     return query.where(batches.c.agent == wanted.agent) if wanted.agent else query
@@ -214,7 +236,10 @@ def _fitting(query: sa.Select[Any], wanted: BatchFilter) -> sa.Select[Any]:
 def _matching(query: sa.Select[Any], wanted: EventFilter) -> sa.Select[Any]:
     if wanted.batch_id is not None:
         query = query.where(events.c.batch_id == (wanted.batch_id if _known(wanted.batch_id) else -1))
-    if wanted.kind:
+    if wanted.kind and wanted.bad:
+        # Not the bare column: the index of the bad ones is by far the smaller.
+        query = query.where(sa.func.coalesce(events.c.event_type, "") == wanted.kind)
+    elif wanted.kind:
         query = query.where(events.c.event_type == wanted.kind)
         if wanted.kind != _PROGRESS:
             # Said in the words of the index, or SQLite cannot use it.
