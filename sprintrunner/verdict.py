@@ -164,11 +164,15 @@ def decide(review: Review, ledger: Sequence[Finding], *, valid_reviews: int, max
         return Decision("pass", f"{len(still)} minor findings noted" if still else "")
     stuck = [finding for finding in still if finding.streak >= SAME_FINDING_REVIEWS]
     if stuck:
-        place = f", {stuck[0].place}" if stuck[0].place else ""
-        return Decision("block", f"Open after {stuck[0].streak} reviews: {stuck[0].title}{place}")
+        return Decision("block", f"Open after {stuck[0].streak} reviews: {_named(stuck[0])}")
     if valid_reviews >= maximum:
-        return Decision("block", f"{maximum} reviews and still {review.severity} findings")
+        worst_open = f", open is: {_named(still[0])}" if still else ""
+        return Decision("block", f"{maximum} reviews and still {review.severity} findings{worst_open}")
     return Decision("next")
+
+
+def _named(finding: Finding) -> str:
+    return f"{finding.title}, {finding.place}" if finding.place else finding.title
 
 
 def read_tech_spec_decisions(answer: Any, keys: Sequence[str]) -> dict[str, str]:

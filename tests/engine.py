@@ -108,6 +108,7 @@ class Engine:
         self.state = home / "state"
         self.log = home / "rehearsal.log"
         self.runtime: Runtime | None = None
+        self._env: dict[str, str] = {}
         bin_folder = home / "bin"
         rehearsal.install_launcher(bin_folder)
         self.env(
@@ -124,7 +125,9 @@ class Engine:
         )
 
     def env(self, **values: str) -> None:
-        for name, value in values.items():
+        self._env |= values
+        # All of them: between two tests of one module the suite's own fixture takes these names away.
+        for name, value in self._env.items():
             self.patch.setenv(name, value)
 
     # running
@@ -153,6 +156,7 @@ class Engine:
 
     def start(self, *stories: str, size: int | None = None) -> int:
         """Start a batch and return its id."""
+        self.env()
         answer = self.submit("start", batch_size=size, stories=list(stories) or None)
         assert answer["status"] == "started"
         return int(answer["batch_id"])

@@ -170,7 +170,10 @@ class BatchRun:
             await self.retrying.take(batch.retries)
             stories, asked = await self.board.next_picks()
             if not stories:
-                return BatchStatus.ALL_DONE, await self._numbers()
+                numbers = await self._numbers()
+                if batch.retries:
+                    continue  # asked for in the moment in which we looked
+                return BatchStatus.ALL_DONE, numbers
             await self._cycle(stories, counted=not asked)
             ended = scheduler.after_cycle(
                 stop_asked=batch.stop_asked is not None,
@@ -236,11 +239,18 @@ class BatchRun:
 
     async def _old_paths(self, stories: Sequence[Story]) -> dict[str, str]:
         """Ours, dirty before this cycle, with hashes: work of other stories, unless these had begun it."""
-        if any(s.status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW) for s in stories):
+        begun = [s for s in stories if s.status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW)]
+        if any(s.snapshot is None for s in begun):
             return {}
+        return await self.batch.off(self._others_work, [s.snapshot for s in stories if s.snapshot])
+
+    def _others_work(self, snapshots: Sequence[str]) -> dict[str, str]:
+        """What is dirty and has not changed since any of the snapshots, with hashes."""
         house = self.batch.house
-        dirty = [p for p in await self.batch.off(house.git.dirty) if not is_artefact(house.project, p)]
-        return await self.batch.off(hashes, house.project.root, dirty)
+        now = house.git.snapshot() if snapshots else ""
+        own = {path for before in snapshots for path in house.git.changed(before, now)}
+        dirty = (path for path in house.git.dirty() if path not in own)
+        return hashes(house.project.root, (p for p in dirty if not is_artefact(house.project, p)))
 
     def _close_cycle(self, stories: Sequence[Story], number: int, counted: bool) -> None:
         settled = all(s.status in (StoryStatus.DONE, StoryStatus.BLOCKED) for s in stories)

@@ -60,10 +60,13 @@ class Blocking:
     def _keep(self, story: Story, snapshot: str) -> str | None:
         house = self.batch.house
         now = house.git.snapshot()
+        unsettled = self._unsettled()
         changed = [
             path
             for path in house.git.changed(snapshot, now)
-            if not is_artefact(house.project, path) and path not in self.batch.dirty_before
+            if path in unsettled
+            and not is_artefact(house.project, path)
+            and path not in self.batch.dirty_before
         ]
         if not changed:
             return None
@@ -71,6 +74,16 @@ class Blocking:
         house.git.keep(ref, snapshot, now, f"work on {story.key}, blocked in batch {self.batch.id}")
         house.git.put_back(snapshot, changed)
         return ref
+
+    def _unsettled(self) -> set[str]:
+        """Paths that differ from HEAD, or were committed within this cycle (by the agent itself).
+
+        The rest of what changed since an old snapshot was committed for others and must stay.
+        """
+        git, row = self.batch.house.git, self.batch.house.store.batch(self.batch.id)
+        base = row.base_head if row else None
+        since = git.changed(base, git.head_tree()) if base else []
+        return {*git.dirty(), *since}
 
 
 def restore(git: Git, project: Project, row: StoryRow) -> None:

@@ -61,7 +61,7 @@ class Developing:
     async def _implement(self, story: Story, cycle: int) -> bool:
         if story.status is not StoryStatus.IN_PROGRESS:
             await self.board.set_status(story, StoryStatus.IN_PROGRESS)
-        failure, maximum = "", self.batch.layers().values.max_dev_attempts
+        failure, why, maximum = "", "", self.batch.layers().values.max_dev_attempts
         while self.documents.tries(Command.DEV_STORY, story) < maximum:
             order = Order(
                 Command.DEV_STORY,
@@ -73,24 +73,24 @@ class Developing:
             )
             ended = await self.runner.run(order)
             await self.board.reconcile()
-            failure = await self._prove(story, ended)
+            why, failure = await self._prove(story, ended)
             if not failure:
                 return True
-        await self.blocking.block(story, f"dev-story failed {maximum} times: {_first_line(failure)}")
+        await self.blocking.block(story, f"dev-story failed {maximum} times: {_first_line(why)}")
         return False
 
-    async def _prove(self, story: Story, ended: Ended) -> str:
-        """Close the attempt with its evidence; return what the next attempt is told (empty = proved)."""
+    async def _prove(self, story: Story, ended: Ended) -> tuple[str, str]:
+        """Close the attempt with its evidence; return why it failed and what the next one is told."""
         evidence: dict[str, Any] = {"agent": str(ended.result.outcome), "unticked": self._unticked(story)}
         if not ended.succeeded:
             self.runner.close(ended, ended.status, ended.reason, evidence=evidence)
-            return ended.reason
+            return ended.reason, ended.reason
         changed = await self.batch.off(self._changed, story)
         evidence["changed"] = changed[:200]
         if not changed:
             reason = "the agent reports success but changed nothing outside the artefact folders"
             self.runner.close(ended, CommandStatus.FAILED, reason, evidence=evidence)
-            return reason
+            return reason, reason
         verdict = await run_verify(self.batch, self.runner, ended.command_id, ended.order, ended.attempt)
         evidence["verify"] = verdict.as_json()
         status = CommandStatus.SUCCEEDED if verdict.ok else CommandStatus.FAILED
@@ -102,7 +102,7 @@ class Developing:
             evidence=evidence,
         )
         story.evidence["dev"] = evidence
-        return verdict.report
+        return verdict.sentence, verdict.report
 
     def _changed(self, story: Story) -> list[str]:
         git = self.batch.house.git

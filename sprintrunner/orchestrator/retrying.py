@@ -58,13 +58,18 @@ class Retrying:
             )
         earlier = self.house.store.latest_record(key)
         phase = Command(named) if named else default_phase(self.house, key, entry.status)
+        snapshot = earlier.snapshot if earlier and entry.status is not StoryStatus.DONE else None
         if earlier and earlier.blocked_ref:
             async with self.batch.undisturbed():
+                # Others were committed since it blocked: its work counts from the tree as it is now.
+                snapshot = await self.batch.off(self.house.git.snapshot)
                 await self.batch.off(restore, self.house.git, self.house.project, earlier)
-        self._write_row(key, entry.epic or "", phase, earlier)
+        self._write_row(key, entry.epic or "", phase, earlier, snapshot)
         await self.board.force(key, STATUS_AT[phase])
 
-    def _write_row(self, key: str, epic: str, phase: Command, earlier: StoryRow | None) -> None:
+    def _write_row(
+        self, key: str, epic: str, phase: Command, earlier: StoryRow | None, snapshot: str | None
+    ) -> None:
         """The story's row in this batch, at the phase; counters start again, numbers go on."""
         store, now = self.house.store, self.house.store.now()
         keeps = phase is Command.COMMIT and earlier is not None
@@ -77,6 +82,7 @@ class Retrying:
             "blocked_ref": None,
             "acknowledged": 0,
             "cycle": None,
+            "snapshot": snapshot,
             "evidence": earlier.evidence if keeps and earlier else {},
         }
         own = store.story_record(self.batch.id, key)
@@ -125,5 +131,4 @@ def _carried(earlier: StoryRow) -> dict[str, Any]:
         "title": earlier.title,
         "tech_spec": earlier.tech_spec,
         "created_by_us": int(earlier.created_by_us),
-        "snapshot": earlier.snapshot,
     }
