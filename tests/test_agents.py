@@ -159,6 +159,19 @@ def test_a_refused_key_is_known_at_the_first_retry_and_kept_when_the_run_is_ende
     assert stream.result(None, 15).outcome is Outcome.STOP_BATCH
 
 
+def test_a_login_may_renew_its_access_token_before_it_counts_as_refused() -> None:
+    stream = agents.by_name("claude").stream()
+    stream.feed(b'{"type":"system","subtype":"init","apiKeySource":"none","session_id":"s"}')
+    line = '{"type":"system","subtype":"api_retry","attempt":%d,"error_status":401}'
+    (first,) = stream.feed((line % 1).encode())
+    assert isinstance(first, agents.Retrying) and not first.hopeless
+    (second,) = stream.feed((line % 2).encode())
+    assert isinstance(second, agents.Retrying) and second.hopeless
+    result = stream.result(None, 15)
+    assert (result.outcome, result.failure) == (Outcome.STOP_BATCH, "auth")
+    assert "log in" in result.reason
+
+
 # --- the rule of success ------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from realcli import bench, install, model
 from realcli.mock_api import BAD_TOKEN, OVERLOADED, MockApi, Model, Reply, Silence, Use, usage_limit
 
 # The first test also waits for the download of the CLI.
-pytestmark = pytest.mark.timeout(install.PATIENCE + 120)
+pytestmark = [pytest.mark.realcli, pytest.mark.timeout(install.PATIENCE + 120)]
 
 AS_ROOT = os.geteuid() == 0
 Make = Callable[[Model], bench.Bench]
@@ -39,7 +39,9 @@ def make(claude: Path, tmp_path: Path) -> Iterator[Make]:
     def one(script: Model) -> bench.Bench:
         api = MockApi(script)
         api.__enter__()
-        made.append(bench.make(tmp_path, api, claude))
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(bench.make(folder, api, claude))
         return made[-1]
 
     yield one
@@ -88,6 +90,7 @@ def test_one_story_goes_from_the_backlog_to_a_commit(make: Make) -> None:
     # And all of it is one commit.
     assert made.story_status() == "done"
     assert made.git("status", "--porcelain") == ""
+    assert not (made.root / ".claude").exists()
     assert "Sprint-Story: 1-2-thirst-schedule" in made.git("log", "-1", "--format=%B")
     assert "Whole days until" in made.git("show", "HEAD:windowsill/thirst.py")
 
@@ -170,10 +173,9 @@ def test_a_review_without_a_verdict_is_no_review(make: Make) -> None:
 
 
 def test_a_refused_tool_fails_the_attempt_by_name(make: Make) -> None:
-    def forbidden() -> Reply:
-        return Reply([Use("Write", {"file_path": f"{made.root}/.git/hooks/pre-commit", "content": "exit"})])
-
-    made = make(model.Trouble(forbidden, turn=0, otherwise=model.approves_at_once))
+    # Not even a mode that accepts edits lets it write a hook.
+    write = Use("Write", {"file_path": ".git/hooks/pre-commit", "content": "exit 1"})
+    made = make(model.Trouble(lambda: Reply([write]), turn=0, otherwise=model.approves_at_once))
     made.enter("review")
     ended = made.run(permission_mode="acceptEdits")
     assert (ended.status, ended.stderr) == (0, "")
@@ -183,17 +185,21 @@ def test_a_refused_tool_fails_the_attempt_by_name(make: Make) -> None:
     assert str(fine.status) == "succeeded"
 
 
-def test_silence_and_endless_work_are_ended_and_tried_again(make: Make) -> None:
-    # The second one is never silent: it uses the processor.
-    troubles = iter([Silence(), model.bash("while :; do :; done")])
-    made = make(model.Trouble(lambda: next(troubles), times=2))
-    made.enter("review")
-    ended = made.run(silence_timeout_minutes=0.05, command_timeout_minutes=0.1, no_progress_attempts=10)
-    assert (ended.status, ended.stderr) == (0, "")
-    hung, busy, fine, _commit = made.commands()
-    assert (str(hung.status), hung.ended_by) == ("timed_out", "idle")
-    assert (str(busy.status), busy.ended_by) == ("timed_out", "wall")
-    assert str(fine.status) == "succeeded"
+def test_silence_and_endless_work_are_ended_and_the_agent_session_goes_on(make: Make) -> None:
+    # The second one is never silent: it uses the processor. Side by side, because both take their time.
+    silent = make(model.Trouble(Silence))
+    busy = make(model.Trouble(lambda: model.bash("while :; do :; done")))
+    running = []
+    for each in (silent, busy):
+        each.enter("review")
+        running.append(each.start(silence_timeout_minutes=0.05, command_timeout_minutes=0.1))
+    for each, process, how in zip((silent, busy), running, ("idle", "wall"), strict=True):
+        ended = each.finish(process)
+        assert (ended.status, ended.stderr) == (0, "")
+        cut_off, fine, _commit = each.commands()
+        assert (str(cut_off.status), cut_off.ended_by) == ("timed_out", how)
+        assert (str(fine.status), fine.session_id) == ("succeeded", cut_off.session_id)
+        assert each.api.requests[-1].turns_before > 0
 
 
 def test_sigterm_leaves_no_process_and_no_commit(make: Make) -> None:
