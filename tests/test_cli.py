@@ -208,6 +208,16 @@ def test_the_project_is_found_from_a_folder_inside_it(bench: Bench) -> None:
     assert bench.call("--project", str(bench.root / "tests"), "status").returncode == 0
 
 
+def test_an_answer_that_nobody_reads_is_no_complaint(bench: Bench) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [*PROGRAM, "status"], cwd=bench.root, env=bench.env, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
 # Whole batches
 
 

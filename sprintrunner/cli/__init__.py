@@ -181,7 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        return int(cli.main(arguments, "sprintrunner", standalone_mode=False) or 0)
+        status = int(cli.main(arguments, "sprintrunner", standalone_mode=False) or 0)
+        # Here a reader that has gone is still an answer of ours; at the interpreter's end it is a complaint.
+        sys.stdout.flush()
+        return status
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
@@ -190,7 +193,10 @@ def _status(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except BrokenPipeError:
-        return _reader_gone()
+        from .views import let_go_of_output
+
+        let_go_of_output()
+        return 1
     except SprintRunnerError as error:
         return _complain(error.sentence, error.exit_status)
     except OSError as error:
@@ -208,9 +214,3 @@ def _where_to_look(error: click.ClickException) -> str:
 def _complain(sentence: str, status: int) -> int:
     print(f"sprintrunner: {printable(sentence)}", file=sys.stderr)
     return status
-
-
-def _reader_gone() -> int:
-    # The interpreter flushes standard output once more at exit; it must not fail there.
-    sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
-    return 1

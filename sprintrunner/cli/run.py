@@ -19,7 +19,7 @@ from ..errors import Conflict, SprintRunnerError
 from ..runtime import Runtime
 from ..store import BatchRow
 from . import outcome
-from .views import SilentView, View, choose
+from .views import SilentView, View, choose, let_go_of_output
 
 #: The picture's clock moves at least this often, in seconds.
 _TICK = 0.25
@@ -135,6 +135,7 @@ class _Run:
         try:
             show(*arguments)
         except BrokenPipeError:
+            let_go_of_output()
             self._view = SilentView(sys.stderr)
             self._stop()
 
