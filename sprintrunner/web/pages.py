@@ -25,12 +25,12 @@ _TRANSCRIPT_LIMIT = 72 << 20
 _OFFSET_LIMIT = 10_000_000
 
 
-@bp.get("/static/app.css")
-def stylesheet() -> BaseResponse:
-    """The joined stylesheet. Its address carries its version, so that it may be kept for ever."""
-    response = Response(assets.stylesheet(), mimetype="text/css")
+@bp.get("/static/<any('app.css', 'pages.css'):name>")
+def stylesheet(name: str) -> BaseResponse:
+    """A joined stylesheet. Its address carries its version, so that it may be kept for ever."""
+    response = Response(assets.stylesheet(name), mimetype="text/css")
     response.cache_control.max_age = 31_536_000 if request.args.get("v") else 0
-    response.set_etag(assets.version("app.css"))
+    response.set_etag(assets.version(name))
     return response.make_conditional(request)
 
 

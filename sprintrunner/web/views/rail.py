@@ -101,7 +101,7 @@ def line_of(event: Event, progress: bool = False, verdicts: Verdicts | None = No
     """Return the sentence of an event; None where it is no change of state, unless ``progress``."""
     payload = event.payload
     if event.type is EventType.COMMAND_END and verdicts:
-        at = (payload["command"], payload["story_key"], payload.get("attempt"))
+        at = (str(payload["command"]), str(payload["story_key"]), int(payload.get("attempt") or 0))
         payload = {**payload, "verdict": verdicts.get(at)}
     made = _SENTENCES[event.type](payload)
     if made is None:

@@ -79,7 +79,7 @@ def story_page(reading: Reading, key: str) -> StoryPage | None:
         epic=epic,
         epic_title=reading.epic_titles.get(epic, ""),
         word=str(status) if status else entry.raw_status if entry else "",
-        look=looks.of("story", status) if status or entry is None else looks.of_entry(entry),
+        look=looks.of("story", status) if status else looks.of_entry(entry) if entry else looks.NEUTRAL,
         reason=(record.reason or "") if record else "",
         outline=outline,
         file=file,
