@@ -61,7 +61,9 @@ class Developing:
     async def _implement(self, story: Story, cycle: int) -> bool:
         if story.status is not StoryStatus.IN_PROGRESS:
             await self.board.set_status(story, StoryStatus.IN_PROGRESS)
-        failure, why, maximum = "", "", self.batch.layers().values.max_dev_attempts
+        values = self.batch.layers().values
+        failure, why, maximum, idle = "", "", values.max_dev_attempts, 0
+        tree = await self.batch.off(self.batch.house.git.snapshot)
         while self.documents.tries(Command.DEV_STORY, story) < maximum:
             order = Order(
                 Command.DEV_STORY,
@@ -76,6 +78,12 @@ class Developing:
             why, failure = await self._prove(story, ended)
             if not failure:
                 return True
+            before, tree = tree, await self.batch.off(self.batch.house.git.snapshot)
+            idle = idle + 1 if tree == before else 0
+            if values.no_progress_attempts <= idle < maximum:
+                reason = f"no progress: {idle} dev-story attempts changed nothing: {_first_line(why)}"
+                await self.blocking.block(story, reason)
+                return False
         await self.blocking.block(story, f"dev-story failed {maximum} times: {_first_line(why)}")
         return False
 
@@ -202,7 +210,7 @@ class Developing:
                     story.row_id,
                     finding.identity,
                     severity=str(finding.severity),
-                    title=finding.title,
+                    title=self.runner.records.clean(finding.title),
                     file=finding.file,
                     line=finding.line,
                     status=finding.status,

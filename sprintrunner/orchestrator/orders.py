@@ -86,26 +86,11 @@ def prompt_values(
 ) -> dict[str, Any]:
     """Everything a prompt template may use; paths are relative to the project."""
     house, root = batch.house, batch.house.project.root
-
-    def one(story: Story) -> dict[str, Any]:
-        paths = {
-            f"{kind.replace('-', '_')}_file": _relative(root, _document(batch, order, story.key, kind))
-            for kind in ("story", "discovery", "tech-spec")
-        }
-        return {
-            "key": story.key,
-            "epic": story.epic,
-            "title": story.title,
-            "tech_spec": story.tech_spec or "",
-            "epic_text": project.epic_text(house.project, story.epic) or "",
-            **paths,
-        }
-
     return {
         "command": str(order.command),
         "attempt": attempt,
         "max_attempts": order.max_attempts,
-        "stories": [one(story) for story in order.stories],
+        "stories": [_story_values(batch, order, story) for story in order.stories],
         "project": {
             "name": house.project.name,
             "root": str(root),
@@ -122,6 +107,22 @@ def prompt_values(
         "git_status": git_status,
         "injected": [],
         "unticked": list(order.unticked),
+    }
+
+
+def _story_values(batch: Batch, order: Order, story: Story) -> dict[str, Any]:
+    root = batch.house.project.root
+    paths = {
+        f"{kind.replace('-', '_')}_file": _relative(root, _document(batch, order, story.key, kind))
+        for kind in ("story", "discovery", "tech-spec")
+    }
+    return {
+        "key": story.key,
+        "epic": story.epic,
+        "title": story.title,
+        "tech_spec": story.tech_spec or "",
+        "epic_text": project.epic_text(batch.house.project, story.epic) or "",
+        **paths,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,24 +119,18 @@ class Records:
 
         ``also(tx)`` adds what must be recorded with it (ledger, story).
         """
-        order, result, left = ended.order, ended.result, ended.exit
+        order, words = ended.order, self.clean(reason)[:_SUMMARY_CHARS]
         with self.store.transaction() as tx:
             tx.update_command(
                 ended.command_id,
                 status=status,
                 ended_at=self.store.now(),
-                reason=self.clean(reason)[:_SUMMARY_CHARS],
-                output_summary=self.clean(result.text)[:_SUMMARY_CHARS],
+                reason=words,
                 counted=int(counted),
-                outcome=result.failure or str(result.outcome),
-                exit_code=left.code,
-                exit_signal=left.signal,
-                ended_by=left.ended_by,
-                stderr_tail=self.clean(left.stderr_tail),
-                agent_ms=int(left.seconds * 1000),
-                verdict=verdict,
-                evidence=evidence,
-                **self._spent(result),
+                verdict=self.clean_json(verdict),
+                evidence=self.clean_json(evidence),
+                **self._left(ended),
+                **self._spent(ended.result),
             )
             if counted and self.batch.resume_count:
                 # A new verdict: the resumes before it were not in vain.
@@ -144,19 +138,37 @@ class Records:
                 self.batch.resume_count = 0
             if also is not None:
                 also(tx)
+            said = {"status": str(status), "reason": words, "attempt": ended.attempt}
             tx.append(
                 EventType.COMMAND_END,
-                {
-                    **_named(order),
-                    "status": str(status),
-                    "reason": self.clean(reason)[:_SUMMARY_CHARS],
-                    "attempt": ended.attempt,
-                    "duration_ms": int(left.seconds * 1000),
-                },
+                {**_named(order), **said, "duration_ms": int(ended.exit.seconds * 1000)},
                 batch_id=self.batch.id,
                 story_id=_story_id(order),
                 command_id=ended.command_id,
             )
+
+    def _left(self, ended: Ended) -> dict[str, Any]:
+        """What a run left behind, secrets taken out: the raw output stays in its file alone."""
+        result, left = ended.result, ended.exit
+        return {
+            "output_summary": self.clean(result.text)[:_SUMMARY_CHARS],
+            "outcome": result.failure or str(result.outcome),
+            "exit_code": left.code,
+            "exit_signal": left.signal,
+            "ended_by": left.ended_by,
+            "stderr_tail": self.clean(left.stderr_tail),
+            "agent_ms": int(left.seconds * 1000),
+        }
+
+    def clean_json(self, value: Any) -> Any:
+        """A decoded JSON value with every text cleaned."""
+        if isinstance(value, str):
+            return self.clean(value)
+        if isinstance(value, Mapping):
+            return {self.clean(str(key)): self.clean_json(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean_json(item) for item in value]
+        return value
 
     def _spent(self, result: AgentResult) -> dict[str, Any]:
         """Session, model, tokens and cost of this run alone: a resumed session reports its total so far."""

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import Conflict
 from ..events import EventType
 from ..sprint import Command, Entry, StatusClass, StoryStatus, story_status
-from ..store import StoryRow
+from ..store import FindingRow, StoryRow, Tx
 from ..workflow import STATUS_AT, STORY_COMMANDS
 from .blocking import restore
 from .board import Board
@@ -97,28 +97,24 @@ class Retrying:
                     batch_id=self.batch.id, story_key=key, epic_id=epic, started_at=now, **fresh, **kept
                 )
                 for finding in store.findings(earlier.id) if earlier else ():
-                    tx.upsert_finding(
-                        row_id,
-                        finding.identity,
-                        severity=finding.severity,
-                        title=finding.title,
-                        file=finding.file,
-                        line=finding.line,
-                        status=finding.status,
-                        seen=0,
-                    )
-            tx.append(
-                EventType.STORY_STATUS,
-                {
-                    "story_key": key,
-                    "old_status": str(old),
-                    "new_status": str(STATUS_AT[phase]),
-                    "epic_id": epic,
-                    "reason": f"retried at {phase} by a person",
-                },
-                batch_id=self.batch.id,
-                story_id=row_id,
-            )
+                    _copy_finding(tx, row_id, finding)
+            payload = {"story_key": key, "old_status": str(old), "new_status": str(STATUS_AT[phase])}
+            told = {"epic_id": epic, "reason": f"retried at {phase} by a person"}
+            tx.append(EventType.STORY_STATUS, {**payload, **told}, batch_id=self.batch.id, story_id=row_id)
+
+
+def _copy_finding(tx: Tx, row_id: int, finding: FindingRow) -> None:
+    """A finding of an earlier batch goes on in this one; its count of reviews begins anew."""
+    tx.upsert_finding(
+        row_id,
+        finding.identity,
+        severity=finding.severity,
+        title=finding.title,
+        file=finding.file,
+        line=finding.line,
+        status=finding.status,
+        seen=0,
+    )
 
 
 def _put_aside(entry: Entry) -> bool:
