@@ -1,4 +1,4 @@
-"""The fault bench: ``python bench/faults [GROUP|ID]… [--list] [--json FILE] [--full] [--kills N] [--stories N]``."""
+"""The fault bench: ``python bench/faults [GROUP|ID]…``; see the README beside this file."""
 
 from __future__ import annotations
 

@@ -81,7 +81,9 @@ def through_a_link() -> None:
 def _refuses(world: World, project: str) -> None:
     """A second ``serve`` ends with one sentence that names the first, which is not disturbed."""
     words = [word if word != str(world.root) else project for word in world.command("serve", "--port", "1")]
-    second = subprocess.run(words, env=world.env, cwd=world.folder, capture_output=True, text=True, timeout=30)
+    second = subprocess.run(
+        words, env=world.env, cwd=world.folder, capture_output=True, text=True, timeout=30
+    )
     expect(second.returncode != 0, "the second server ended with 0")
     expect(f":{world.port}" in second.stderr, f"the owner is not named: {second.stderr[-200:]!r}")
     expect("Traceback" not in second.stderr, "there is a traceback")

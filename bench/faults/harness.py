@@ -13,16 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import client
 import plans
 import processes
 from checks import Failed, expect
+from processes import Process
 
 from sprintrunner import rehearsal
 
@@ -87,7 +89,7 @@ class World:
 
     # its end
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -105,24 +107,24 @@ class World:
         if left and kind is None:
             raise Failed(f"{len(left)} processes outlived the check: {', '.join(map(str, left[:3]))}")
 
-    def processes(self) -> list[processes.Process]:
+    def processes(self) -> list[Process]:
         """Every living process of this world, the server's included."""
         found = {one.pid: one for one in processes.in_folder(self.folder)}
         found |= {one.pid: one for one in processes.with_variable(_MARKER, self.token)}
         return [one for one in found.values() if one.pid != os.getpid()]
 
-    def tree(self) -> list[processes.Process]:
+    def tree(self) -> list[Process]:
         """Every living process of this world that is not the server: shims, agents and what they left."""
         return [one for one in self.processes() if not self._is_server(one)]
 
-    def _is_server(self, one: processes.Process) -> bool:
+    def _is_server(self, one: Process) -> bool:
         return "-m" in one.words and "sprintrunner" in one.words and "serve" in one.words
 
-    def shims(self) -> list[processes.Process]:
+    def shims(self) -> list[Process]:
         """The living shims."""
         return [one for one in self.tree() if one.words and one.words[-1].endswith("/shim.py")]
 
-    def agents(self) -> list[processes.Process]:
+    def agents(self) -> list[Process]:
         """The living rehearsal agents."""
         return [one for one in self.tree() if any(word.endswith("/agent.py") for word in one.words)]
 
@@ -158,7 +160,7 @@ class World:
                 start_new_session=True,
             )
 
-    def serve(self, *words: str) -> World:
+    def serve(self, *words: str) -> Self:
         """Start ``sprintrunner serve`` and wait until it is healthy."""
         self.server = self.spawn("serve", "--port", str(self.port), *words)
         self.wait(self._up, PATIENCE, "the server to be healthy")
@@ -181,7 +183,7 @@ class World:
         return self.log.read_text("utf-8", "replace").strip() if self.log.exists() else ""
 
     @property
-    def worker(self) -> processes.Process:
+    def worker(self) -> Process:
         """The process that holds the orchestrator: gunicorn's worker."""
         assert self.server is not None
         found = [one for one in processes.children(self.server.pid) if self._is_server(one)]
@@ -228,7 +230,7 @@ class World:
 
     # looking at what happened
 
-    def wait(self, condition: Callable[[], T], seconds: float, what: str) -> T:
+    def wait(self, condition: Callable[[], T | None], seconds: float, what: str) -> T:
         """Wait until the condition is true and return what it gave; Failed names what never came."""
         limit = time.monotonic() + seconds
         while True:
@@ -253,6 +255,28 @@ class World:
             return [dict(row) for row in connection.execute(sql, values)]
         finally:
             connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection of our own that holds the database's write lock; committed at the end."""
+        with self._foreign() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _foreign(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.database, isolation_level=None, timeout=10)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def sound(self) -> None:
+        """Fail unless SQLite finds the database whole."""
+        with self._foreign() as connection:
+            told = connection.execute("PRAGMA quick_check").fetchone()[0]
+        expect(told == "ok", f"the database is damaged: {told}")
 
     def texts(self) -> list[tuple[str, bytes]]:
         """Every text in the database with the place where it stands, as bytes."""
@@ -307,7 +331,7 @@ class World:
 
         return self.wait(look, seconds, "the end of the batch")
 
-    def agent_runs(self, name: str, seconds: float = PATIENCE) -> processes.Process:
+    def agent_runs(self, name: str, seconds: float = PATIENCE) -> Process:
         """The agent of a command, once it has started."""
         self.wait(lambda: [r for r in self.runs() if r["command"] == name], seconds, f"the start of {name}")
         pid = next(run["pid"] for run in self.runs() if run["command"] == name)

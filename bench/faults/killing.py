@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -96,7 +98,7 @@ class _Driver:
             elif self.world.batch()["status"] == "interrupted":
                 raise Failed(f"an interrupted batch was not resumed: {answer.status} {answer.text[:200]}")
             return False
-        return row["status"] != "running"
+        return bool(row["status"] != "running")
 
     def _live(self) -> None:
         """One life: a while of work, then a kill; the last one goes on to the end."""
@@ -139,8 +141,8 @@ class _Driver:
         self._unplug()
 
     def _see_dead(self) -> None:
-        """Nobody of the tree may outlive the grace by more than a second; the second after is the machine's."""
-        left = processes.gone_within(self.world.tree, G + 2.0)
+        """Nobody of the tree may outlive the grace by more than a second (R5)."""
+        left = processes.gone_within(self.world.tree, G + 1.0)
         self.found.survivors += map(str, left)
 
     def _come_back(self) -> None:
@@ -178,24 +180,20 @@ class _Driver:
         self._unplug()
 
     def _count(self) -> None:
+        """Compare what was published and seen with what is recorded, in the file, and in git."""
         found, world = self.found, self.world
-        recorded = {row["id"]: row["event_type"] for row in world.events()}
-        ids = [event["id"] for event in self.seen]
-        found.published = len(ids)
-        found.lost += [f"{e['id']} {e['type']}" for e in self.seen if recorded.get(e["id"]) != e["type"]]
-        found.lost += [f"{after} came after {before}" for before, after in _pairs(ids) if after <= before]
-        found.lost += [f"{id} was never published" for id in sorted(set(recorded) - set(ids))]
+        found.published = len(self.seen)
+        found.lost += _differences(self.seen, {row["id"]: row["event_type"] for row in world.events()})
         background = {row["id"] for row in world.commands() if row["background"]}
         witnesses = world.runs("witness")
         found.starts = len(witnesses)
-        for one in witnesses:
-            found.overlapping += [
-                f"{_name(one)} beside {_name(other)}"
-                for other in one["others"]
-                if not _may_overlap(one, other, background)
-            ]
-            if one["row"] is None:
-                found.unrecorded.append(_name(one))
+        found.unrecorded += [_name(one) for one in witnesses if one["row"] is None]
+        found.overlapping += [
+            f"{_name(one)} beside {_name(other)}"
+            for one in witnesses
+            for other in one["others"]
+            if not _may_overlap(one, other, background)
+        ]
         status = f"batch {world.batch()['status']}: {world.batch()['reason']}"
         for key in self.keys:
             state, commits = plans.status_of(world.root, key), plans.commits_of(world.root, key)
@@ -203,8 +201,12 @@ class _Driver:
                 found.unfinished.append(f"{key} {state}, {commits} commits ({status})")
 
 
-def _pairs(ids: list[int]) -> list[tuple[int, int]]:
-    return list(zip(ids, ids[1:], strict=False))
+def _differences(seen: Sequence[dict[str, Any]], recorded: Mapping[int, str]) -> list[str]:
+    """What was published and is not recorded so, came twice or out of order, or was never published."""
+    ids = [event["id"] for event in seen]
+    lost = [f"{e['id']} {e['type']} is not recorded" for e in seen if recorded.get(e["id"]) != e["type"]]
+    lost += [f"{two} came after {one}" for one, two in itertools.pairwise(ids) if two <= one]
+    return lost + [f"{id} was never published" for id in sorted(set(recorded) - set(ids))]
 
 
 def _name(one: dict[str, Any]) -> str:

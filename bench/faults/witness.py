@@ -1,6 +1,6 @@
-"""Stands before the fake agent as ``claude``: notes who else works there and whether the own row is committed.
+"""Stands before the fake agent as ``claude``: notes who else works there and whether its row is committed.
 
-A program of its own (standard library only); its arguments are the agent's program and what the agent is given.
+A program of its own (standard library only); its arguments are the agent's program and the agent's arguments.
 """
 
 from __future__ import annotations
