@@ -67,7 +67,8 @@ class BatchRun:
 
     async def _work(self, resumed: bool) -> tuple[BatchStatus, str]:
         batch = self.batch
-        await batch.off(batch.freeze)
+        batch.check()
+        await batch.off(batch.freeze, not resumed)
         if batch.sleep_until is not None:
             await finish_sleep(batch)
         if not resumed:
@@ -203,17 +204,28 @@ class BatchRun:
             await self.board.lift_epic(story)
         creators = [story for story in stories if story.phase in _BEFORE_TECH_SPEC]
         if creators:
-            await self.documents.create(creators, number)
-        for story in [s for s in stories if not s.blocked]:
-            await self._within_budget(story, self.documents.tech_spec(story, number))
+            with self.batch.at_work_on(creators):
+                await self.documents.create(creators, number)
+        for story in stories:
+            if not story.settled:
+                with self.batch.at_work_on([story]):
+                    await self._within_budget(story, self.documents.tech_spec(story, number))
+        finished = await self._develop(stories, number)
+        with self.batch.at_work_on(finished):
+            await self.committing.commit(finished, number, old)
+        self._close_cycle(stories, number, counted)
+
+    async def _develop(self, stories: Sequence[Story], number: int) -> list[Story]:
+        """Depth first: each to its end before the next begins; return those that may be committed."""
         finished: list[Story] = []
-        for story in [s for s in stories if not s.blocked]:
-            if await self._within_budget(story, self.developing.develop(story, number)):
-                finished.append(story)
+        for story in stories:
+            if not story.settled:
+                with self.batch.at_work_on([story, *finished]):
+                    if await self._within_budget(story, self.developing.develop(story, number)):
+                        finished.append(story)
             if self.batch.stop_asked:
                 break
-        await self.committing.commit(finished, number, old)
-        self._close_cycle(stories, number, counted)
+        return finished
 
     async def _within_budget(self, story: Story, work: Awaitable[bool | None]) -> bool:
         """Do the work; a story that has used up its own budget blocks, the others go on."""

@@ -87,17 +87,19 @@ class Board:
         row = self.store.story_record(self.batch.id, entry.key)
         earlier = row or self.store.latest_record(entry.key)
         has_file = project.story_file(self.project, entry.key, self.batch.known_keys) is not None
-        status = story_status(str(entry.status))
-        phase = scheduler.entry_phase(
-            status,
-            has_file=has_file,
-            tech_spec=earlier.tech_spec if earlier else None,
-            created_by_us=bool(earlier and earlier.created_by_us),
-            has_tech_spec=artefact(self.batch, entry.key, "tech-spec").exists(),
-        )
         if row and (row.retry_phase or row.entry_phase):
-            # It goes on where it entered; what is recorded as done since then is not run again.
-            phase = Command(row.retry_phase or row.entry_phase or phase)
+            # It goes on where it entered; what is recorded as done since then is not run again. Its record
+            # wins: the file may say anything by now, ``done`` too when a commit was cut off.
+            status, phase = story_status(row.status), Command(row.retry_phase or row.entry_phase or "")
+        else:
+            status = story_status(str(entry.status))
+            phase = scheduler.entry_phase(
+                status,
+                has_file=has_file,
+                tech_spec=earlier.tech_spec if earlier else None,
+                created_by_us=bool(earlier and earlier.created_by_us),
+                has_tech_spec=artefact(self.batch, entry.key, "tech-spec").exists(),
+            )
         story = self._open_row(entry, status, phase, row, earlier)
         self.batch.stories[entry.key] = story
         return story

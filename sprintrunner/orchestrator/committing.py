@@ -52,13 +52,29 @@ class Committing:
         if how == "off":
             await self._mark_done(stories, None, "commit is off")
             return
-        found = [self.batch.house.git.find_commit(self.batch.id, story.key) for story in stories]
-        if all(found):
-            await self._mark_done(stories, found[0], "found after an interruption")
+        found = await self.batch.off(self._cut_off, stories)
+        if found:
+            await self._mark_done(stories, found, "found after an interruption")
             return
         ended = await (self._by_agent(stories, cycle) if how == "agent" else self._open(stories, cycle))
         if ended is not None:
             await self._carry(ended, stories, old)
+
+    def _cut_off(self, stories: Sequence[Story]) -> str | None:
+        """The commit of these stories that was made but not recorded: its row was begun and not done."""
+        begun = [
+            row.started_at
+            for row in self.batch.house.store.commands_of_story(stories[0].key)
+            if row.command == Command.COMMIT
+            and row.batch_id == self.batch.id
+            and row.started_at >= stories[0].since
+            and row.status != CommandStatus.SUCCEEDED
+        ]
+        if not begun:
+            return None
+        git, since = self.batch.house.git, min(begun)
+        found = [git.find_commit(self.batch.id, _plain(story.key), since) for story in stories]
+        return found[0] if all(found) else None
 
     async def _open(self, stories: Sequence[Story], cycle: int) -> Ended:
         """The row of a builtin commit: no process, we do it ourselves."""
@@ -91,6 +107,7 @@ class Committing:
                     f"the batch began on {self.batch.base_branch or 'a detached HEAD'}"
                 )
             async with self.batch.undisturbed():
+                await self._last_chance_to_stop(stories)
                 sha = await self.batch.off(self._commit, stories, old)
             if not self.batch.house.git.reachable(sha):
                 raise GitError(f"commit {sha[:9]} is not reachable from HEAD")
@@ -102,6 +119,13 @@ class Committing:
             ended, CommandStatus.SUCCEEDED, f"committed {sha[:9]}", took, {"commit": sha, "reachable": True}
         )
         await self._mark_done(stories, sha, "")
+
+    async def _last_chance_to_stop(self, stories: Sequence[Story]) -> None:
+        """A stop that was asked meanwhile commits nothing (R8): the lines go back, then Stopped is raised."""
+        if self.batch.stop_event.is_set():
+            for story in stories:
+                await self.board.write_back(story.key, StoryStatus.REVIEW)
+            self.batch.check()
 
     async def _failed(self, ended: Ended, stories: Sequence[Story], why: str) -> None:
         for story in stories:

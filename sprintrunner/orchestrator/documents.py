@@ -96,8 +96,9 @@ class Documents:
         return faults
 
     async def _discover(self, stories: Sequence[Story], cycle: int) -> None:
-        missing = [s for s in stories if not self.runner_has(Command.CREATE_STORY_DISCOVERY, s)]
-        await self._written(Command.CREATE_STORY_DISCOVERY, missing, cycle, "discovery")
+        command = Command.CREATE_STORY_DISCOVERY
+        missing = [s for s in stories if reaches(s.phase, command) and not self.runner_has(command, s)]
+        await self._written(command, missing, cycle, "discovery")
 
     async def tech_spec(self, story: Story, cycle: int) -> None:
         """The tech spec where one is REQUIRED, and its review."""

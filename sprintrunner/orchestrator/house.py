@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import settings
 from ..agents import Capabilities
-from ..errors import SprintRunnerError
+from ..errors import SprintRunnerError, StoreError
 from ..events import EventType
 from ..git import Git
 from ..project import Project
@@ -24,6 +25,7 @@ from ..verdict import Finding
 if TYPE_CHECKING:
     from ..process import Supervised
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -90,6 +92,11 @@ class Story:
         """Whether it needs a person."""
         return self.status is StoryStatus.BLOCKED
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do here: a person may have said so while it waited its turn."""
+        return self.status in (StoryStatus.DONE, StoryStatus.BLOCKED)
+
 
 def keys_of(stories: Sequence[Story]) -> str:
     """The keys of one command, joined as in every event."""
@@ -117,6 +124,8 @@ class Batch:
         self.retries: list[str] = []
         self.retry_phases: dict[str, str] = {}
         self.stories: dict[str, Story] = {}
+        #: Keys whose flow is under way, between two of their commands too.
+        self.working: frozenset[str] = frozenset()
         #: All story keys of the status file as last read: a file belongs to a key only beside all others.
         self.known_keys: tuple[str, ...] = ()
         self.background: set[asyncio.Task[None]] = set()
@@ -145,11 +154,17 @@ class Batch:
         """Copies of what a batch reads at its start only: sprintrunner.toml, prompt overrides, context."""
         return self.folder / "frozen"
 
-    def freeze(self) -> None:
-        """Copy the project's own settings and prompts: an agent that edits them changes nothing now."""
-        self.frozen.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def freeze(self, again: bool) -> None:
+        """Copy the project's own settings and prompts: an agent that edits them changes nothing now.
+
+        ``again``: not where the batch has its copies already (it goes on after a crash, say).
+        """
         for name in ("transcripts", "runs"):
             (self.house.state_dir / name).mkdir(exist_ok=True, mode=0o700)
+        if self.frozen.is_dir() and not again:
+            return
+        shutil.rmtree(self.frozen, ignore_errors=True)
+        self.frozen.mkdir(parents=True, mode=0o700)
         toml = self.house.project.root / "sprintrunner.toml"
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(toml, self.frozen / "sprintrunner.toml")
@@ -181,6 +196,15 @@ class Batch:
             for wait in waits:
                 wait.cancel()
         self.check()
+
+    @contextlib.contextmanager
+    def at_work_on(self, stories: Sequence[Story]) -> Iterator[None]:
+        """Held while the flow of these stories is under way: nobody else decides about them meanwhile."""
+        self.working = frozenset(story.key for story in stories)
+        try:
+            yield
+        finally:
+            self.working = frozenset()
 
     @contextlib.asynccontextmanager
     async def foreground(self) -> AsyncIterator[None]:
@@ -214,21 +238,26 @@ class Batch:
 
     def ask_stop(self, how: str) -> None:
         """Note the stop; ``now`` and ``shutdown`` end every tree."""
-        if self.stop_asked in ("now", "shutdown") or self.stop_asked == how:
-            if how == "shutdown":
-                self.stop_asked = how
-            return
+        if self.stop_asked in ("now", "shutdown", how):
+            return  # a person's stop stays one, also when the server ends meanwhile
         self.stop_asked = how
-        with self.house.store.transaction() as tx:
-            tx.update_batch(self.id, state=BatchState.STOPPING, stop_after_story=int(how == "after_story"))
-            # An event, so that every open page shows it at once.
-            words = "Stopping after the current story." if how == "after_story" else "Stopping."
-            warning = {"batch_id": self.id, "warning": words, "stopping": True}
-            tx.append(EventType.BATCH_WARNING, warning, batch_id=self.id)
         if how != "after_story":
+            # First of all, and whatever the database says to the record of it.
             self.stop_event.set()
             for tree in list(self.trees.values()):
                 tree.stop("stop")
+        try:
+            self._record_stop(how)
+        except StoreError:
+            log.exception("the stop of batch %s could not be recorded", self.id)
+
+    def _record_stop(self, how: str) -> None:
+        # An event, so that every open page shows it at once.
+        words = "Stopping after the current story." if how == "after_story" else "Stopping."
+        warning = {"batch_id": self.id, "warning": words, "stopping": True}
+        with self.house.store.transaction() as tx:
+            tx.update_batch(self.id, state=BatchState.STOPPING, stop_after_story=int(how == "after_story"))
+            tx.append(EventType.BATCH_WARNING, warning, batch_id=self.id)
 
     def warn(self, text: str, **more: Any) -> None:
         """Record a ``batch:warning``."""

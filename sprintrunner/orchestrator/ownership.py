@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ..errors import Refused
+from ..errors import GitError, Refused
 from ..git import Git
 from ..store import BatchRow
 from .house import House
@@ -80,6 +80,17 @@ def newer_changes(house: House, row: BatchRow) -> list[str]:
     if row.left_paths is None:
         return []
     return [path for path in foreign_changes(house, row) if path not in (row.dirty_paths or ())]
+
+
+def is_ours(house: House, path: Path) -> bool:
+    """Whether a file is as HEAD or a batch of ours left it: what we change in it then is ours as well."""
+    if not path.is_relative_to(house.project.root):
+        return False
+    try:
+        foreign = foreign_changes(house, house.store.latest_batch())
+    except GitError:
+        return False
+    return path.relative_to(house.project.root).as_posix() not in foreign
 
 
 def remember_as_ours(house: House, path: Path) -> None:

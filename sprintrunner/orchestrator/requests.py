@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import agents, budget, status_file, tasklog
@@ -14,13 +15,22 @@ from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClas
 from ..store import BatchRow, CommandRow
 from ..workflow import STORY_COMMANDS
 from .house import Batch, House
-from .ownership import allowed_dirt, has_moved, remember_as_ours
+from .ownership import allowed_dirt, has_moved, is_ours, remember_as_ours
 
 if TYPE_CHECKING:
     from .core import Orchestrator
 
 MAX_CYCLES = 998
+MAX_STORIES = 5000
 Answer = dict[str, Any]
+
+
+def _keys(given: Any) -> list[str] | None:
+    """The asked stories, each once; None for all."""
+    listed = given if isinstance(given, list | tuple) else [given] if given else []
+    if len(listed) > MAX_STORIES or not all(isinstance(key, str) for key in listed):
+        raise Refused("stories must be a list of story keys.")
+    return list(dict.fromkeys(listed)) or None
 
 
 class Requests:
@@ -31,6 +41,8 @@ class Requests:
         self.house: House = orchestrator.house
         self.store = orchestrator.house.store
         self._starting = asyncio.Lock()
+        #: A stop that arrived while a start was being checked.
+        self._early_stop: str | None = None
         self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
             "start": self.start,
             "stop": self.stop,
@@ -61,14 +73,26 @@ class Requests:
         if self._starting.locked():
             raise Conflict("A batch is already being started for this project.")
 
+    @contextlib.asynccontextmanager
+    async def _beginning(self) -> AsyncIterator[None]:
+        """One start at a time; a stop that arrives during its checks holds for the batch it begins."""
+        self._free()
+        async with self._starting:
+            self._early_stop = None
+            yield
+            self._stop_at_once()
+
+    def _stop_at_once(self) -> None:
+        if self._early_stop is not None and self.batch is not None:
+            self.batch.ask_stop(self._early_stop)
+
     async def start(self, arguments: Mapping[str, Any]) -> Answer:
         """Start a batch; checks come first and say in one sentence why not (workflow 0)."""
         size = arguments.get("batch_size")
         if size is not None and (type(size) is not int or not 1 <= size <= MAX_CYCLES):
             raise Refused(f"batch_size must be a whole number from 1 to {MAX_CYCLES}, or all.")
-        self._free()
-        async with self._starting:
-            keys = list(arguments.get("stories") or []) or None
+        keys = _keys(arguments.get("stories"))
+        async with self._beginning():
             columns = await self.orchestrator.off(self._checked, keys)
             batch_id = self._open_batch(size, keys, columns)
             self.orchestrator.launch(batch_id)
@@ -137,9 +161,13 @@ class Requests:
 
     async def stop(self, arguments: Mapping[str, Any]) -> Answer:
         """Stop now or after the story; may be asked again."""
-        if self.batch is None:
+        how = "after_story" if arguments.get("after_story") else "now"
+        if self.batch is not None:
+            self.batch.ask_stop(how)
+        elif self._starting.locked():
+            self._early_stop = how
+        else:
             raise Conflict("Nothing is running.")
-        self.batch.ask_stop("after_story" if arguments.get("after_story") else "now")
         return {"status": "stopping"}
 
     async def resume(self, arguments: Mapping[str, Any]) -> Answer:
@@ -196,8 +224,7 @@ class Requests:
         if batch is not None:
             self._queue(batch, key, phase)
             return {"status": "queued", "batch_id": batch.id}
-        self._free()
-        async with self._starting:
+        async with self._beginning():
             columns = await self.orchestrator.off(self._checked, [key])
             batch_id = self._open_batch(1, [key], columns)
             self.orchestrator.launch(batch_id, retry=(key, phase))
@@ -221,7 +248,10 @@ class Requests:
         entry = await self.orchestrator.off(self._entry, key)
         if self._running(key):
             raise Conflict(f"A command of {key} is running.")
+        if self.batch is not None and key in self.batch.working:
+            raise Conflict(f"{key} is being worked on; stop the batch first.")
         house = self.house
+        ours = await self.orchestrator.off(is_ours, house, house.project.status_path)
         await self.orchestrator.off(
             status_file.write, house.project.status_path, key, "done", root=house.project.root, force=True
         )
@@ -247,7 +277,7 @@ class Requests:
             )
         if self.batch is not None and key in self.batch.stories:
             self.batch.stories[key].status = StoryStatus.DONE
-        if self.batch is None:
+        if self.batch is None and ours:
             await self.orchestrator.off(remember_as_ours, house, house.project.status_path)
         return {"status": "done", "story_key": key}
 
@@ -276,7 +306,8 @@ class Requests:
 
     async def stop_command(self, arguments: Mapping[str, Any]) -> Answer:
         """End the tree of one command."""
-        row = self.store.command(int(arguments.get("id") or 0))
+        number = arguments.get("id")
+        row = self.store.command(number) if type(number) is int else None
         if row is None:
             raise NotFound("There is no such command.")
         tree = self.batch.trees.get(row.id) if self.batch else None

@@ -85,6 +85,8 @@ class Runner:
                 retries += 1
                 await self._back_off(ended, retries)
             else:
+                # Work got through: the next usage limit is the first of its row again.
+                self.batch.sleeps = self.batch.slept_ms = 0
                 return ended
 
     async def attempt(self, order: Order, *, fresh: bool = False) -> Ended:
@@ -137,10 +139,14 @@ class Runner:
             tree_moves(batch, command_id),
         )
         identity = await batch.off(supervised.spawn)
-        with batch.house.store.transaction() as tx:
-            tx.update_command(
-                command_id, pid=identity.pid, start_ticks=identity.start_ticks, boot_id=identity.boot_id
-            )
+        try:
+            with batch.house.store.transaction() as tx:
+                tx.update_command(
+                    command_id, pid=identity.pid, start_ticks=identity.start_ticks, boot_id=identity.boot_id
+                )
+        except SprintRunnerError:
+            supervised.abandon()  # nobody would ever give it the go byte
+            raise
         self.names[command_id] = order
         left = await self._watch(supervised, joint.tree, command_id)
         result = joint.tree.result or AgentResult(Outcome.FAILED, "the run was not judged")

@@ -139,8 +139,9 @@ async def run_plain(batch: Batch, command_id: int, spec: Spec, limits: Limits) -
     batch.trees[command_id] = tree
     try:
         if batch.stop_event.is_set():
-            tree.stop("stop")
-        tree.go()
+            tree.abandon()
+        else:
+            tree.go()
         return await ended
     finally:
         batch.trees.pop(command_id, None)
