@@ -150,14 +150,24 @@ def open_findings(ledger: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(still, key=lambda f: -_RANK[f.severity]))
 
 
-def decide(review: Review, ledger: Sequence[Finding], *, valid_reviews: int, maximum: int) -> Decision:
-    """What follows valid review number ``valid_reviews``: the first row of the table that matches."""
+def decide(
+    review: Review,
+    ledger: Sequence[Finding],
+    *,
+    valid_reviews: int,
+    maximum: int,
+    lenient_from: int = LENIENT_FROM_REVIEW,
+) -> Decision:
+    """What follows valid review number ``valid_reviews``: the first row of the table that matches.
+
+    From review ``lenient_from`` on, what is MEDIUM at most no longer holds the story back.
+    """
     still = open_findings(ledger)
     if review.severity is Severity.NONE:
         return Decision("pass")
     minor = _RANK[review.severity] <= _RANK[Severity.MEDIUM]
     if (
-        valid_reviews >= LENIENT_FROM_REVIEW
+        valid_reviews >= lenient_from
         and minor
         and _RANK[worst(f.severity for f in still)] <= _RANK[Severity.MEDIUM]
     ):

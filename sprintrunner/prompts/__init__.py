@@ -24,8 +24,10 @@ FAILURE_CHARS = 12_000
 EPIC_CHARS = 60_000
 _OVERRIDE_BYTES = 200_000
 _FACTS = ("command", "attempt", "stories", "project", "open_findings", "failure", "verify")
+#: Facts that are there only where a pipeline gives them: the skill that is driven, the spec to go on with.
+_OWN_FACTS = ("skill", "spec")
 _STORY_FACTS = ("key", "epic", "title", "story_file", "discovery_file", "tech_spec_file", "tech_spec")
-_TAGS = re.compile(r"<(?=\s*/?\s*(?:facts|epic|failure|git-status|injected)\b)", re.IGNORECASE)
+_TAGS = re.compile(r"<(?=\s*/?\s*(?:facts|epic|failure|git-status|injected|skill|intent)\b)", re.IGNORECASE)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -51,6 +53,7 @@ def facts_block(values: Mapping[str, Any]) -> str:
     ASCII only and without ``<``, so that no value can close the block.
     """
     chosen = {name: values.get(name) for name in _FACTS}
+    chosen |= {name: values[name] for name in _OWN_FACTS if name in values}
     chosen["stories"] = [
         {name: story.get(name, "") for name in _STORY_FACTS} for story in values.get("stories") or ()
     ]
@@ -97,45 +100,48 @@ def _given(command: str, values: Mapping[str, Any], facts: str) -> dict[str, Any
     lists: dict[str, Any] = {
         name: [] for name in ("stories", "open_findings", "verify", "injected", "unticked")
     }
-    texts = {"failure": "", "git_status": "", "schema": json.dumps(SCHEMAS[command])}
+    texts = {"failure": "", "git_status": "", "schema": json.dumps(SCHEMAS[command]), "skill": "", "spec": ""}
     limits = {"failure_chars": FAILURE_CHARS, "epic_chars": EPIC_CHARS}
     given = {
         "attempt": 1,
         "max_attempts": 0,
         "project": {},
         "tasks": [],
+        "commits": False,
         **lists,
         **texts,
         **limits,
         **values,
     }
-    blank = {**dict.fromkeys(_STORY_FACTS, ""), "epic_text": ""}
+    blank = {**dict.fromkeys(_STORY_FACTS, ""), "epic_text": "", "snapshot": ""}
     stories = [{**blank, **story} for story in given["stories"]]
     return {**given, "stories": stories, "command": command, "facts": facts}
 
 
-def render(command: str, values: Mapping[str, Any], overrides: Path | None = None) -> str:
+def render(
+    command: str, values: Mapping[str, Any], overrides: Path | None = None, template: str | None = None
+) -> str:
     """The prompt of ``command``: the project's template in ``overrides`` where it has one, else ours.
 
-    A template may extend ``_base.md`` and use ``{{ facts }}``; where it does not, the facts come last. Raises
-    PromptError with file and line when a template cannot be used, KeyError for a command without prompt.
+    ``template`` names another one than the command does. A template may extend ``_base.md`` and use
+    ``{{ facts }}``; where it does not, the facts come last. Raises PromptError with file and line when a
+    template cannot be used, KeyError for a command without prompt.
     """
     if command not in SCHEMAS:
         raise KeyError(command)
     sources = _package_sources()
-    own = _override(overrides, command)
+    name = template or command
+    own = _override(overrides, name)
     if own is not None:
-        sources[f"{command}.md"] = own
+        sources[f"{name}.md"] = own
     facts = facts_block(values)
     try:
-        template = _environment(sources).get_template(f"{command}.md")
-        text = template.render(_given(command, values, facts))
+        found = _environment(sources).get_template(f"{name}.md")
+        text = found.render(_given(command, values, facts))
     except TemplateError as error:
-        raise PromptError(
-            f"The prompt {command}.md{_line_of(error)} cannot be used: {error.message}"
-        ) from None
+        raise PromptError(f"The prompt {name}.md{_line_of(error)} cannot be used: {error.message}") from None
     except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise PromptError(f"The prompt {command}.md cannot be used: {error}") from None
+        raise PromptError(f"The prompt {name}.md cannot be used: {error}") from None
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     return text + "\n" if facts in text else f"{text}\n\n{facts}\n"
 
