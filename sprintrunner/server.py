@@ -45,6 +45,10 @@ GUNICORN: dict[str, Any] = {
     "limit_request_fields": 100,
     "limit_request_field_size": 16380,
     "control_socket_disable": True,
+    # gunicorn would believe X-Forwarded-Proto, SCRIPT_NAME and PATH_INFO of anybody on this machine;
+    # trusted_proxies alone decides about forwarded headers.
+    "forwarded_allow_ips": "",
+    "secure_scheme_headers": {},
     "accesslog": None,
     "errorlog": "-",
     "loglevel": "warning",

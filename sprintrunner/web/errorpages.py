@@ -25,7 +25,7 @@ _PLAIN = """<!doctype html>
 <h1>{{ title }}</h1><p>{{ sentence }}</p><p><a href="/">Dashboard</a></p></html>
 """
 _PLAIN_LOGIN = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Log in</title>
+<html lang="en"><meta charset="utf-8"><meta name="referrer" content="same-origin"><title>Log in</title>
 <h1>Log in to {{ project }}</h1>{% if message %}<p role="alert">{{ message }}</p>{% endif %}
 <form method="post" action="/login"><input type="hidden" name="next" value="{{ next }}">
 <label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
