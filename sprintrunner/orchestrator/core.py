@@ -15,6 +15,7 @@ from .. import agents
 from ..agents import Capabilities
 from ..errors import Conflict, SprintRunnerError
 from ..events import EventType
+from ..inhibit import Inhibitor
 from ..sprint import BatchState, BatchStatus
 from ..store import BatchRow
 from .batch import BatchRun
@@ -150,13 +151,16 @@ class Orchestrator:
         self._task = self._loop.create_task(self._carry(batch, resumed))
 
     async def _carry(self, batch: Batch, resumed: bool) -> None:
+        awake = Inhibitor(self.house.env)
         try:
+            await self.off(awake.start)
             await BatchRun(batch).run(resumed)
         except Exception:
             # BatchRun.run ends every batch itself; what still gets here must not take the thread along.
             log.exception("batch %s ended without a record", batch.id)
         finally:
             self.batch = None
+            await self.off(awake.stop)
 
     def reopen(
         self, row: BatchRow, why: str, *, by_person: bool = False, sleep_until: int | None = None
