@@ -10,12 +10,38 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ..events import Event
 from ..services import Services
-from . import actions, api, errorpages, files, fragments, login, pages, streams
+from . import (
+    actions,
+    api,
+    errorpages,
+    files,
+    fragments,
+    login,
+    pages,
+    pages_history,
+    pages_search,
+    pages_time,
+    pages_transcript,
+    streams,
+)
 from .assets import STATIC
 from .context import KeyConverter
 from .gate import MAX_BODY, MAX_PARTS, Gate, HopCheck, protect
 from .hub import Hub
 from .streams import FALLBACK_STREAMS
+
+_BLUEPRINTS = (
+    login.bp,
+    streams.bp,
+    actions.bp,
+    api.bp,
+    files.bp,
+    pages.bp,
+    pages_transcript.bp,
+    pages_time.bp,
+    pages_history.bp,
+    pages_search.bp,
+)
 
 
 def build(services: Services) -> Flask:
@@ -32,7 +58,7 @@ def build(services: Services) -> Flask:
     app.url_map.converters["key"] = KeyConverter
     app.extensions["services"] = services
     _wire_requests(app, services)
-    for blueprint in (login.bp, streams.bp, actions.bp, api.bp, files.bp, pages.bp):
+    for blueprint in _BLUEPRINTS:
         app.register_blueprint(blueprint)
     errorpages.register(app)
     services.hub = _hub(app, services)

@@ -27,9 +27,10 @@ STYLES = {
         "cards.css",
         "grid.css",
         "glyphs.css",
+        "top-search.css",
         "utilities.css",
     ),
-    "pages.css": ("pages.css", "story.css", "settings.css"),
+    "pages.css": ("pages.css", "story.css", "settings.css", "parts.css", "time.css", "history.css"),
 }
 
 

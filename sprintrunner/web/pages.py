@@ -13,16 +13,15 @@ from ..files import read_regular
 from ..redact import redact, secret_values
 from ..settings import BY_NAME
 from . import assets
-from .context import number_argument, row_id, services
+from .context import row_id, services
 from .render import render
-from .views import commands, dashboard, history, settings, shell, story
+from .views import dashboard, settings, shell, story
 from .views.reading import Reading
 
 bp = Blueprint("pages", __name__)
 
 #: A transcript is capped where it is written, at 64 MiB; this is the same bound for reading.
 _TRANSCRIPT_LIMIT = 72 << 20
-_OFFSET_LIMIT = 10_000_000
 
 
 @bp.get("/static/<any('app.css', 'pages.css'):name>")
@@ -47,25 +46,6 @@ def _page(template: str, title: str, current: str, reading: Reading, **values: A
     return render(template, shell=shell.shell(reading, title, current), **values)
 
 
-@bp.get("/batches")
-def batches() -> str:
-    """All batches, newest first."""
-    reading = Reading(services())
-    view = history.batches(reading, number_argument("offset", 0, 0, _OFFSET_LIMIT))
-    return _page("batches.html", "Batches", "/batches", reading, page=view)
-
-
-@bp.get("/batches/<batch_id>")
-def batch(batch_id: str) -> str:
-    """One batch."""
-    reading = Reading(services())
-    row = reading.store.batch(row_id(batch_id))
-    if row is None:
-        abort(404, f"There is no batch {batch_id}.")
-    view = history.batch_page(reading, row)
-    return _page("batch.html", f"Batch {row.id}", "/batches", reading, page=view)
-
-
 @bp.get("/stories/<key:key>")
 def story_page(key: str) -> str:
     """One story."""
@@ -74,17 +54,6 @@ def story_page(key: str) -> str:
     if view is None:
         abort(404, f"There is no story {key} in the status file, and no batch worked on one.")
     return _page("story.html", key, "/", reading, page=view)
-
-
-@bp.get("/commands/<command_id>")
-def command(command_id: str) -> str:
-    """One command."""
-    reading = Reading(services())
-    row = reading.store.command(row_id(command_id))
-    if row is None:
-        abort(404, f"There is no command {command_id}.")
-    view = commands.command_page(reading, row)
-    return _page("command.html", f"{row.command} {row.attempt}", "/", reading, page=view)
 
 
 @bp.get("/commands/<command_id>/transcript")

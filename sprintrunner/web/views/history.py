@@ -1,4 +1,4 @@
-"""The batches of the past: the list with its bars, and one batch with its stories, commands and events."""
+"""One batch: its stories, commands and newest events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ MOST_EVENTS = 200
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """One row of the list; ``percent`` is its duration measured against the longest on the page."""
+    """What a batch came to. ``ms`` how long it took."""
 
     batch: BatchRow
     totals: Totals
     ms: int
     done: int
     blocked: int
-    percent: float
 
     @property
     def tokens(self) -> int:
@@ -33,39 +32,7 @@ class BatchLine:
         return self.totals.tokens_in + self.totals.tokens_out + self.totals.tokens_cache
 
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """One page of the list; offsets are None where there is nothing that way."""
-
-    lines: tuple[BatchLine, ...]
-    total: int
-    first: int
-    newer: int | None
-    older: int | None
-
-
-def batches(reading: Reading, offset: int) -> Batches:
-    """Read one page of the list, newest first."""
-    limit = reading.layers.values.default_batch_list_limit
-    rows = reading.store.batches(limit, offset)
-    totals = reading.store.totals_of([row.id for row in rows])
-    times = [(row.ended_at or reading.now) - row.started_at for row in rows]
-    longest = max(times, default=1) or 1
-    lines = tuple(
-        _line(reading, row, totals.get(row.id, Totals()), ms, longest)
-        for row, ms in zip(rows, times, strict=True)
-    )
-    total = reading.store.count_batches()
-    return Batches(
-        lines=lines,
-        total=total,
-        first=offset + 1,
-        newer=max(0, offset - limit) if offset else None,
-        older=offset + limit if offset + limit < total else None,
-    )
-
-
-def _line(reading: Reading, row: BatchRow, totals: Totals, ms: int, longest: int) -> BatchLine:
+def _line(reading: Reading, row: BatchRow, totals: Totals, ms: int) -> BatchLine:
     statuses = [story.status for story in reading.store.stories(row.id)]
     return BatchLine(
         batch=row,
@@ -73,7 +40,6 @@ def _line(reading: Reading, row: BatchRow, totals: Totals, ms: int, longest: int
         ms=ms,
         done=statuses.count(StoryStatus.DONE),
         blocked=statuses.count(StoryStatus.BLOCKED),
-        percent=100 * ms / longest,
     )
 
 
@@ -105,7 +71,7 @@ def batch_page(reading: Reading, row: BatchRow) -> BatchPage:
     events = reading.store.last_events(MOST_EVENTS, batch_id=row.id)
     ms = (row.ended_at or reading.now) - row.started_at
     return BatchPage(
-        line=_line(reading, row, totals, ms, ms or 1),
+        line=_line(reading, row, totals, ms),
         stories=_stories(reading, row, costs),
         commands=lines_of(reading, reading.commands_of(row.id)),
         events=tuple(line for e in reversed(events) if (line := rail.line_of(e, progress=True))),

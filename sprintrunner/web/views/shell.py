@@ -37,7 +37,14 @@ class Shell:
 #: The frame of pages that must stand without a project or a database: errors and the login.
 BLANK = Shell("Sprint Runner", marks.favicon("neutral"), "neutral", "", "", (), None, False, 0, 0)
 
-_NAV = (("Sprint", "/"), ("Batches", "/batches"), ("Settings", "/settings"))
+_NAV = (
+    ("Sprint", "/"),
+    ("Batches", "/batches"),
+    ("Timeline", "/timeline"),
+    ("Activity", "/activity"),
+    ("Trends", "/trends"),
+    ("Settings", "/settings"),
+)
 
 
 def shell(reading: Reading, title: str, current: str) -> Shell:
