@@ -23,17 +23,17 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, metavar="N", help="kills of a series (default: 12)")
     parser.add_argument("--stories", type=int, metavar="N", help="stories of a series (default: 20)")
     asked = parser.parse_args(words)
+    checks.discover()
+    try:
+        ids = checks.chosen(asked.names)
+    except ValueError as error:
+        parser.error(str(error))
     if not asked.list:
         again = unprivileged.rerun(_without_json(asked), asked.json)
         if again is not None:
             return again
     checks.options.kills = asked.kills or (100 if asked.full else checks.options.kills)
     checks.options.stories = asked.stories or (150 if asked.full else checks.options.stories)
-    checks.discover()
-    try:
-        ids = checks.chosen(asked.names)
-    except ValueError as error:
-        parser.error(str(error))
     return _list(ids) if asked.list else _run(ids, asked.json)
 
 

@@ -242,13 +242,15 @@ def status_file_kills() -> None:
         old = path.read_bytes()
         new = old.replace(f"{plans.STORY}: backlog".encode(), f"{plans.STORY}: review".encode())
         expect(old != new, "the file does not hold the line")
-        seen = set()
+        seen, drafts = set(), set()
         for number in range(50):
             _kill_writer(world, [program, str(path), str(world.root), plans.STORY], number / 1000)
+            drafts |= set(path.parent.glob(f".{path.name}.*"))
             now = path.read_bytes()
             expect(now in (old, new), f"neither old nor new after kill {number + 1}: {now[-80:]!r}")
             seen.add(now)
         expect(len(seen) == 2, "the writer never wrote")
+        expect(drafts, "no kill hit the middle of a write")
 
 
 def _kill_writer(world: World, words: list[str], later: float) -> None:

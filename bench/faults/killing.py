@@ -37,6 +37,7 @@ class Series:
     kills: int = 0
     clicks: int = 0
     starts: int = 0
+    together: int = 0
     published: int = 0
     lost: list[str] = field(default_factory=list)
     overlapping: list[str] = field(default_factory=list)
@@ -45,7 +46,8 @@ class Series:
     survivors: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.kills} kills, {self.clicks} clicks, {self.starts} starts, {self.published} events"
+        seen = f"{self.starts} starts, {self.together} pairs together, {self.published} events"
+        return f"{self.kills} kills, {self.clicks} clicks, {seen}"
 
 
 @cache
@@ -187,6 +189,7 @@ class _Driver:
         background = {row["id"] for row in world.commands() if row["background"]}
         witnesses = world.runs("witness")
         found.starts = len(witnesses)
+        found.together = sum(len(one["others"]) for one in witnesses)
         found.unrecorded += [_name(one) for one in witnesses if one["row"] is None]
         found.overlapping += [
             f"{_name(one)} beside {_name(other)}"
