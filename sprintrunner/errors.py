@@ -88,6 +88,12 @@ class StoreError(SprintRunnerError):
     """The database did not accept the write; see the log."""
 
 
+class StoreUnavailable(StoreError):
+    """The database takes nothing at present: full, locked, read-only, or gone."""
+
+    http_status = 503
+
+
 class StoreRefused(StoreError):
     """The database cannot be opened."""
 

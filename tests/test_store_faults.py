@@ -20,7 +20,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from sprintrunner.errors import StoreError, StoreRefused
+from sprintrunner.errors import StoreError, StoreRefused, StoreUnavailable
 from sprintrunner.store import Store, StoreDamaged, mend, opening, schema, upkeep
 
 
@@ -139,6 +139,58 @@ def test_a_database_that_was_deleted_is_noticed_before_anything_is_called_record
         with pytest.raises(StoreError, match="deleted or replaced"):
             action()
     assert woken == []
+
+
+def test_a_deleted_database_is_written_back_with_all_that_was_recorded(store: Store) -> None:
+    known = [warn(store, f"number {number}") for number in range(50)]
+    store.path.unlink()
+    with pytest.raises(StoreUnavailable, match="deleted"):
+        warn(store)
+    assert "written back" in store.put_back()
+    assert [event.id for event in store.events_after(0)] == known
+    assert warn(store) == known[-1] + 1
+    store.check()
+    again = Store.open(store.path)
+    assert again.last_event_id() == known[-1] + 1
+    again.close()
+    assert store.put_back() == ""
+
+
+def test_a_database_that_somebody_replaced_is_not_overwritten(store: Store) -> None:
+    store.path.unlink()
+    store.path.write_text("something else")
+    assert store.put_back() == ""
+    assert store.path.read_text() == "something else"
+
+
+def test_a_file_made_read_only_stops_the_connection_that_is_open_too(store: Store) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everything")
+    store.path.chmod(0o400)
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        warn(store)
+    store.path.chmod(0o600)
+    assert warn(store) == 1
+
+
+def test_trouble_is_remembered_until_a_write_is_taken(store: Store) -> None:
+    with store.transaction() as tx:
+        pages = tx._connection.exec_driver_sql("PRAGMA page_count").scalar()
+        tx._connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.probe()
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.check()
+    store.probe()
+    store.check()
+    assert store.trouble == ""
+
+
+def test_a_record_that_is_wrong_is_no_trouble_of_the_database(store: Store) -> None:
+    with pytest.raises(StoreError), store.transaction() as tx:
+        tx.update_batch(99, reason="nobody")
+    assert store.trouble == ""
+    store.check()
 
 
 def untouched(path: Path, reason: str, kind: type[StoreRefused] = StoreRefused) -> None:

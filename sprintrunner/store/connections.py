@@ -84,13 +84,19 @@ class Connections:
         self.writer.dispose()
 
 
-#: Kept for ever: closing a connection that a fork copied could checkpoint under its real owner.
-_INHERITED: list[Connections] = []
+#: Kept for ever: closing a connection that a fork copied could checkpoint under its real owner, and one to
+#: a deleted file would remove the write-ahead log that now stands under that name.
+_NEVER_CLOSED: list[Connections] = []
 
 
 def of_this_process(path: Path, present: Connections) -> Connections:
     """Return ``present``, or new connections where it belongs to the process we were forked from."""
     if present.pid == os.getpid():
         return present
-    _INHERITED.append(present)
+    return renewed(path, present)
+
+
+def renewed(path: Path, present: Connections) -> Connections:
+    """New connections in the place of ``present``, which is neither used nor closed any more."""
+    _NEVER_CLOSED.append(present)
     return Connections(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ..errors import StoreError
+from ..errors import StoreError, StoreUnavailable
 from . import connections, opening, schema, upkeep
 from .failures import translate, translated
 from .reads_history import HistoryReads
@@ -35,6 +35,8 @@ class Store(HistoryReads):
         self._present = connections.Connections(path)
         self._file = _identity(path)
         self._writing: int | None = None
+        #: Why the last write was not taken, empty since one was.
+        self.trouble = ""
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -86,7 +88,39 @@ class Store(HistoryReads):
         with suppress(OSError):
             if _identity(self.path) == self._file:
                 return
-        raise StoreError(f"{self.path} was deleted or replaced while in use; restart Sprint Runner.")
+        raise StoreUnavailable(f"{self.path} was deleted or replaced while in use; restart Sprint Runner.")
+
+    def _check_writable(self) -> None:
+        """A connection that is open would go on writing a file that a person has made read-only."""
+        self._check_file()
+        if not os.access(self.path, os.W_OK):
+            raise StoreUnavailable(f"{self.path} is read-only; nothing was recorded. Make it writable.")
+
+    def check(self) -> None:
+        """Return when the database answers and took the last write, else raise StoreError."""
+        super().check()
+        if self.trouble:
+            raise StoreUnavailable(self.trouble)
+
+    def put_back(self) -> str:
+        """Write a database that was deleted while in use back from the connection that still holds it.
+
+        Returns the sentence that says so; empty where the file is there, or nothing holds it any more.
+        """
+        if self.path.exists():
+            return ""
+        present = self._connections()
+        with present.lock, translated():
+            if not upkeep.write_back(present.writer, self.path):
+                return ""
+            self._present = connections.renewed(self.path, present)
+            self._file = _identity(self.path)
+        return f"{self.path.name} was deleted while in use; all that was recorded has been written back."
+
+    def probe(self) -> None:
+        """Raise StoreUnavailable unless the database takes a write that needs room; nothing is left of it."""
+        with self.transaction() as tx:
+            tx.probe()
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -107,9 +141,15 @@ class Store(HistoryReads):
         with present.lock:
             self._writing = threading.get_ident()
             try:
-                self._check_file()
+                self._check_writable()
                 with self._begun(present.writer) as tx:
                     yield tx
+                self.trouble = ""
+            except StoreUnavailable as error:
+                if not self.trouble:
+                    log.error("%s", error.sentence)
+                self.trouble = error.sentence
+                raise
             finally:
                 self._writing = None
         if tx.appended:
@@ -140,7 +180,8 @@ class Store(HistoryReads):
     def _finish(connection: sa.Connection, tx: Tx) -> None:
         """Commit, unless a statement failed and the caller went on as if it had not."""
         if tx.failure is not None:
-            raise StoreError(f"nothing was recorded: {tx.failure}") from tx.failure
+            kind = StoreUnavailable if isinstance(tx.failure, StoreUnavailable) else StoreError
+            raise kind(f"nothing was recorded: {tx.failure}") from tx.failure
         connection.commit()
 
     def _wake(self) -> None:

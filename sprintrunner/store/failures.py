@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import exc
 
-from ..errors import Conflict, StoreError
+from ..errors import Conflict, StoreError, StoreUnavailable
 
 BATCH_RUNNING = "A batch is already running for this project"
 
@@ -32,11 +32,19 @@ def code_of(error: BaseException | None) -> str:
     return str(getattr(error, "sqlite_errorname", "") or "")
 
 
+def _family(error: BaseException | None) -> str:
+    return "_".join(code_of(error).split("_")[:2])
+
+
 def sentence_of(error: BaseException | None) -> str:
     """What went wrong, for a person."""
-    code = code_of(error)
-    family = "_".join(code.split("_")[:2])
-    return _SENTENCES.get(family) or f"The database refused: {error}."
+    return _SENTENCES.get(_family(error)) or f"The database refused: {error}."
+
+
+def _failed(error: BaseException | None) -> StoreError:
+    """A fault of the file or its disk may pass; what the database objects to in a record will not."""
+    passing = _family(error) in _SENTENCES.keys() - {"SQLITE_TOOBIG"}
+    return (StoreUnavailable if passing else StoreError)(sentence_of(error))
 
 
 def _refusal(error: exc.IntegrityError) -> StoreError | Conflict:
@@ -51,10 +59,10 @@ def translate(error: exc.SQLAlchemyError | sqlite3.Error) -> StoreError | Confli
     if isinstance(error, exc.IntegrityError):
         return _refusal(error)
     if isinstance(error, exc.DBAPIError):
-        return StoreError(sentence_of(error.orig))
+        return _failed(error.orig)
     if isinstance(error, exc.TimeoutError):
-        return StoreError("The database is too busy; try again.")
-    return StoreError(sentence_of(error))
+        return StoreUnavailable("The database is too busy; try again.")
+    return _failed(error)
 
 
 @contextmanager

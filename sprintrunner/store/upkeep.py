@@ -9,6 +9,8 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from .opening import StoreDamaged, prepare
 
 #: How many backups are kept.
@@ -35,6 +37,26 @@ def back_up(path: Path, folder: Path, keep: int = KEEP) -> Path:
     for old in backups(path, folder)[max(keep, 1) :]:
         old.unlink(missing_ok=True)
     return copy
+
+
+def write_back(engine: sa.Engine, path: Path) -> bool:
+    """Put what an open connection to the deleted file ``path`` still holds in its place; False for nothing."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with engine.connect() as connection:
+        held = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
+        if held:
+            connection.connection.cursor().execute("COMMIT")
+            connection.connection.cursor().execute("VACUUM INTO ?", (str(part),))
+    if not held:
+        path.unlink(missing_ok=True)  # a connection that had to be made anew has created an empty one
+        return False
+    part.chmod(0o600)
+    # A log of the old file would be replayed into the new one.
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    part.replace(path)
+    return True
 
 
 def set_aside(path: Path) -> Path:

@@ -17,6 +17,15 @@ from .failures import translate
 from .payload import clean, encode, encode_capped
 
 _LARGEST = 2**63 - 1
+# What a rollback undoes never reaches the disk, hence the write of a number that is there already.
+_PROBE = (
+    "SAVEPOINT probe",
+    "CREATE TABLE probe (room BLOB)",
+    "INSERT INTO probe VALUES (zeroblob(65536))",
+    "ROLLBACK TO probe",
+    "RELEASE probe",
+    "PRAGMA user_version = 0",
+)
 
 
 def _int(column: sa.Column[Any], value: Any) -> int:
@@ -222,6 +231,11 @@ class Tx:
         except InvalidEvent as error:
             self.failure = error
             raise
+
+    def probe(self) -> None:
+        """Take room and give it back, and write what is there already."""
+        for statement in _PROBE:
+            self._run(sa.text(statement))
 
     def delete_old_events(self, before: int, most: int) -> int:
         """Delete up to ``most`` events of batches that ended before ``before`` (ms); return how many."""
