@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +51,8 @@ class Git:
         self.root = root
         base = dict(os.environ if env is None else env)
         self._env = {k: v for k, v in base.items() if k not in _FOREIGN} | _QUIET
+        #: The commit that is under way.
+        self._long: subprocess.Popen[bytes] | None = None
 
     def run(
         self, *args: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None, check: bool = True
@@ -162,8 +167,11 @@ class Git:
         if patch:
             self.run("apply", "--whitespace=nowarn", "-", stdin=patch)
 
-    def commit(self, message: str, paths: Sequence[str]) -> str:
-        """Commit exactly ``paths`` (nothing else that may be staged); hooks run. Return the commit."""
+    def commit(self, message: str, paths: Sequence[str], lock_fd: int | None = None) -> str:
+        """Commit exactly ``paths`` (nothing else that may be staged); hooks run. Return the commit.
+
+        ``lock_fd`` is inherited by git and its hooks, so that a next life can wait for them.
+        """
         names = "\0".join(paths)
         source = ("--pathspec-from-file=-", "--pathspec-file-nul")
         # Ignored files never get here, and -A also records removals.
@@ -171,8 +179,41 @@ class Git:
         with tempfile.NamedTemporaryFile("w", prefix="sprintrunner-msg-", encoding="utf-8") as handle:
             handle.write(message)
             handle.flush()
-            self.run("commit", "--only", "-q", "-F", handle.name, *source, stdin=names)
+            words = ("commit", "--only", "-q", "-F", handle.name, *source)
+            self._run_long(words, names.encode("utf-8", "surrogateescape"), lock_fd)
         return self.head() or ""
+
+    def _run_long(self, words: Sequence[str], data: bytes, lock_fd: int | None) -> None:
+        """Run a git command whose hooks may take minutes: ``interrupt`` ends it with all of them."""
+        process = subprocess.Popen(
+            ["git", *words],
+            cwd=self.root,
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=() if lock_fd is None else (lock_fd,),
+        )
+        self._long = process
+        try:
+            out, _ = process.communicate(data, TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal_group(process, signal.SIGKILL)
+            raise GitError(f"git {words[0]} did not end within {TIMEOUT_SECONDS} s.") from None
+        finally:
+            self._long = None
+        if process.returncode:
+            raise GitError(f"git {words[0]} failed: {_last_line(out)}")
+
+    def interrupt(self, grace: float = 1.0) -> None:
+        """End a commit that is under way, from any thread; at once, and by force after ``grace`` seconds."""
+        process = self._long
+        if process is not None:
+            _signal_group(process, signal.SIGTERM)  # git removes its lock files
+            killer = threading.Timer(grace, _signal_group, (process, signal.SIGKILL))
+            killer.daemon = True
+            killer.start()
 
     def commit_empty(self, message: str) -> str:
         """Record ``message`` as a commit without changes upon HEAD, whatever is staged. Return the commit."""
@@ -233,6 +274,12 @@ class Git:
         """How many commits HEAD is ahead of its upstream, None without one."""
         done = self.run("rev-list", "--count", "@{upstream}..HEAD", check=False)
         return int(done.stdout) if done.returncode == 0 else None
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    # The group outlives its leader while a hook still runs; its id is not given to anyone else until then.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 def _last_line(data: bytes) -> str:

@@ -35,7 +35,14 @@ class Verified:
 
 
 def spec_for(
-    command: str, *, root: Path, env: Mapping[str, str], run_id: str, folder: Path, number: int
+    command: str,
+    *,
+    root: Path,
+    env: Mapping[str, str],
+    run_id: str,
+    folder: Path,
+    number: int,
+    lock_fd: int | None,
 ) -> Spec:
     """How to run one verify command: a shell in the project root, without input, under the shim."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,6 +55,7 @@ def spec_for(
         out_path=folder / f"verify-{number}.txt",
         err_path=folder / f"verify-{number}.err",
         exit_path=folder / f"verify-{number}.json",
+        lock_fd=lock_fd,
     )
 
 

@@ -294,7 +294,7 @@ def test_a_status_file_that_cannot_be_edited_safely_refuses_the_start(make: Make
     path = engine.root / STATUS
     path.write_text("development_status: {1-1-a: backlog}\n")
     git(engine.root, "commit", "-qam", "Flow style")
-    with pytest.raises(Refused, match="Line 1: .* flow style"):
+    with pytest.raises(Refused, match=r"Line 1: .* flow style"):
         engine.start()
     assert path.read_text() == "development_status: {1-1-a: backlog}\n"
 

@@ -103,6 +103,7 @@ class BatchRun:
                 run_id=run_id,
                 folder=batch.folder / "precheck",
                 number=number,
+                lock_fd=batch.house.lock_fd,
             )
             ended = await run_plain(
                 batch, 0, spec, verify.limits_for(values.verify_timeout_minutes, values.stop_grace_seconds)

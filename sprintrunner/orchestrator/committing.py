@@ -107,11 +107,12 @@ class Committing:
                     f"the batch began on {self.batch.base_branch or 'a detached HEAD'}"
                 )
             async with self.batch.undisturbed():
-                await self._last_chance_to_stop(stories)
+                await self._stop_instead(stories)
                 sha = await self.batch.off(self._commit, stories, old)
             if not self.batch.house.git.reachable(sha):
                 raise GitError(f"commit {sha[:9]} is not reachable from HEAD")
         except GitError as error:
+            await self._stop_instead(stories)
             await self._failed(ended, stories, error.sentence)
             return
         took = self.batch.house.store.now() - started
@@ -120,7 +121,7 @@ class Committing:
         )
         await self._mark_done(stories, sha, "")
 
-    async def _last_chance_to_stop(self, stories: Sequence[Story]) -> None:
+    async def _stop_instead(self, stories: Sequence[Story]) -> None:
         """A stop that was asked meanwhile commits nothing (R8): the lines go back, then Stopped is raised."""
         if self.batch.stop_event.is_set():
             for story in stories:
@@ -159,7 +160,7 @@ class Committing:
                 keep_out |= companions(project, key)
         paths = [path for path in git.dirty() if path not in keep_out]
         if paths:
-            git.commit(message, paths)
+            git.commit(message, paths, self.batch.house.lock_fd)
         found = git.find_commit(self.batch.id, _plain(stories[0].key))
         # The agent committed by itself, or nothing was left: the trailers still get their commit.
         return found or git.commit_empty(message)

@@ -246,6 +246,7 @@ class Batch:
             self.stop_event.set()
             for tree in list(self.trees.values()):
                 tree.stop("stop")
+            self.house.git.interrupt()
         try:
             self._record_stop(how)
         except StoreError:

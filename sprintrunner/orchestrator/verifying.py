@@ -54,7 +54,9 @@ async def run_verify(batch: Batch, runner: Runner, command_id: int, order: Order
     values = batch.layers().values
     commands: Sequence[str] = values.verify
     runs: list[Verified] = []
-    run_id = secrets.token_urlsafe(24)
+    row = batch.house.store.command(command_id)
+    # The mark of its command: should we die meanwhile, the next life finds what is left of it.
+    run_id = row.run_id if row and row.run_id else secrets.token_urlsafe(24)
     adapter = agents.by_name(values.agent)
     env = environment(
         batch, order, command_id=command_id, attempt=attempt, run_id=run_id, adapter=adapter, values=values
@@ -63,7 +65,13 @@ async def run_verify(batch: Batch, runner: Runner, command_id: int, order: Order
     for number, command in enumerate(commands, 1):
         runner.records.progress(command_id, order, f"verify: {command}", task="verify")
         spec = verify.spec_for(
-            command, root=batch.house.project.root, env=env, run_id=run_id, folder=folder, number=number
+            command,
+            root=batch.house.project.root,
+            env=env,
+            run_id=run_id,
+            folder=folder,
+            number=number,
+            lock_fd=batch.house.lock_fd,
         )
         limits = verify.limits_for(values.verify_timeout_minutes, values.stop_grace_seconds)
         async with batch.foreground():
