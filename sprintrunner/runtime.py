@@ -15,6 +15,7 @@ from .control import Control
 from .errors import SprintRunnerError
 from .events import EventType
 from .git import Git
+from .indexing import Indexer
 from .orchestrator import House, Orchestrator, changed_by_us, has_moved
 from .project import Project
 from .services import DATABASE
@@ -40,6 +41,7 @@ class Runtime:
         self._house = House(project, state_dir, store, Git(project.root), os.environ, self.overrides)
         self._orchestrator = Orchestrator(self._house)
         self._control = Control(state_dir, self.submit)
+        self._indexer = Indexer(store, state_dir, project.root, os.environ)
 
     @classmethod
     def open(cls, root: Path, overrides: Mapping[str, Any] | None = None) -> Runtime:
@@ -67,6 +69,7 @@ class Runtime:
                 recovery.close_adoptable(self.store)
             self._orchestrator.start(batch, why, sleep_until=crashed.resumes_at if crashed else None)
             self._control.start()
+            self._indexer.start()
         except BaseException:
             self._locks.release()
             self._locks = None
@@ -137,6 +140,7 @@ class Runtime:
             log.info("stopping: %s", reason)
         self._control.stop()
         self._orchestrator.stop()
+        self._indexer.stop()
         if self._locks is not None:
             self._locks.release()
             self._locks = None
