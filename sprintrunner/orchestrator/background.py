@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import SprintRunnerError
+from ..errors import SprintRunnerError, StoreUnavailable
 from ..sprint import Command
 from ..workflow import DOCUMENT_REVIEWS
 from .board import Board
@@ -34,7 +34,25 @@ async def review_in_background(
 
     Never raises: what goes wrong here is a warning, the work itself goes on.
     """
-    task_id = _open_task(batch, command, stories)
+    try:
+        task_id = _open_task(batch, command, stories)
+        status = await _reviews(batch, board, runner, command, stories, cycle, kind)
+        with batch.house.store.transaction() as tx:
+            tx.update_background_task(task_id, status=status, completed_at=batch.house.store.now())
+    except StoreUnavailable as error:
+        batch.distrust(error)
+
+
+async def _reviews(
+    batch: Batch,
+    board: Board,
+    runner: Runner,
+    command: Command,
+    stories: Sequence[Story],
+    cycle: int,
+    kind: str,
+) -> str:
+    """How the reviews ended, in the word that the record keeps."""
     status = "succeeded"
     try:
         for number in range(2, DOCUMENT_REVIEWS + 1):
@@ -42,6 +60,8 @@ async def review_in_background(
                 break
     except Stopped:
         status = "interrupted" if batch.stop_asked == "shutdown" else "stopped"
+    except StoreUnavailable:
+        raise
     except SprintRunnerError as error:
         status = "failed"
         batch.warn(f"The background {command} ended: {error.sentence}", command=str(command))
@@ -49,8 +69,7 @@ async def review_in_background(
         status = "failed"
         log.exception("background %s of batch %s failed", command, batch.id)
         batch.warn(f"The background {command} failed; the log has the details.", command=str(command))
-    with batch.house.store.transaction() as tx:
-        tx.update_background_task(task_id, status=status, completed_at=batch.house.store.now())
+    return status
 
 
 def _open_task(batch: Batch, command: Command, stories: Sequence[Story]) -> int:

@@ -57,6 +57,9 @@ class BatchRun:
             reason = "the server was stopped" if shutdown else "stopped on request"
         except LimitReached as error:
             status, reason = BatchStatus.LIMIT, error.sentence
+        except StoreUnavailable as error:
+            self.batch.distrust(error)
+            status, reason = BatchStatus.INTERRUPTED, error.sentence
         except SprintRunnerError as error:
             reason = error.sentence
             log.error("batch %s failed: %s", self.batch.id, reason)
@@ -165,6 +168,9 @@ class BatchRun:
             done = False
         self._context_event(EventType.CONTEXT_COMPLETE, "complete" if done else "failed")
 
+        except StoreUnavailable as error:
+            self.batch.distrust(error)
+            return
     async def _cycles(self) -> tuple[BatchStatus, str]:
         batch = self.batch
         while True:
@@ -284,7 +290,7 @@ class BatchRun:
         batch = self.batch
         batch.stop_event.set()
         if batch.stop_asked is None:
-            batch.stop_asked = "now"
+            batch.stop_asked = "ending"
         while batch.trees or batch.background:
             for tree in list(batch.trees.values()):
                 tree.stop("stop")
@@ -301,11 +307,18 @@ class BatchRun:
             except StoreError as error:
                 log.error("the end of batch %s cannot be recorded yet: %s", batch.id, error)
                 await asyncio.sleep(_STORE_RETRY)
+                said = await batch.off(self.store.put_back)
 
+                if said:
+                    batch.warn(said)
 
 def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, str] | None) -> None:
     """Close what is still open in the records and the batch itself, in one transaction."""
+                if batch.stop_asked == "shutdown":
+                    return  # the next start marks it interrupted
     store = batch.house.store
+                if batch.stop_asked == "now" and status is BatchStatus.INTERRUPTED:
+                    status, reason = BatchStatus.STOPPED, "stopped on request"
     open_as = CommandStatus.INTERRUPTED if status is BatchStatus.INTERRUPTED else CommandStatus.STOPPED
     with store.transaction() as tx:
         for row in store.commands(batch.id):

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from .. import agents
 from ..agents import Capabilities
-from ..errors import Conflict, SprintRunnerError
+from ..errors import Conflict, SprintRunnerError, StoreUnavailable
 from ..events import EventType
 from ..inhibit import Inhibitor
 from ..sprint import BatchState, BatchStatus
 from ..store import BatchRow
 from .batch import BatchRun
 from .house import Batch, House
-from .ownership import newer_changes
+from .ownership import has_moved, newer_changes
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,9 @@ T = TypeVar("T")
 ANSWER_SECONDS = 30.0
 #: Helpers for what may take over 100 ms: git, large files, hashing.
 _HELPERS = 4
-_BEAT_SECONDS = 15.0
+_BEAT_SECONDS = 5.0
+#: Automatic resumes in a row without a new verdict, after which a person has to click.
+MAX_RESUMES = 3
 
 
 class Orchestrator:
@@ -114,8 +116,21 @@ class Orchestrator:
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             if self.batch is not None:
-                with contextlib.suppress(SprintRunnerError), self.house.store.transaction() as tx:
-                    tx.update_batch(self.batch.id, heartbeat_at=self.house.store.now())
+                self._note_life(self.batch)
+            elif self.house.store.trouble:
+                with contextlib.suppress(SprintRunnerError):
+                    await self.off(self.house.store.put_back)
+                    await self.off(self.house.store.probe)
+
+    def _note_life(self, batch: Batch) -> None:
+        try:
+            with self.house.store.transaction() as tx:
+                tx.update_batch(batch.id, heartbeat_at=self.house.store.now())
+        except StoreUnavailable as error:
+            # An agent that says nothing would run on with nobody able to record it.
+            batch.distrust(error)
+        except SprintRunnerError:
+            log.exception("the sign of life of batch %s was not recorded", batch.id)
 
     async def off(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a call outside this thread and wait for it here."""
@@ -161,6 +176,22 @@ class Orchestrator:
         finally:
             self.batch = None
             await self.off(awake.stop)
+        if batch.trouble is not None:
+            self._go_on(batch.id, batch.trouble.sentence)
+
+    def _go_on(self, batch_id: int, trouble: str) -> None:
+        """The database takes records again: what it cut off goes on, by the rules of a crash."""
+        row = self.house.store.batch(batch_id)
+        if row is None or row.status != BatchStatus.INTERRUPTED or (self._closing and self._closing.is_set()):
+            return
+        if self.house.layers().values.resume_after_crash != "auto" or row.resume_count >= MAX_RESUMES:
+            return
+        moved = has_moved(self.house.git, row)
+        if moved:
+            with self.house.store.transaction() as tx:
+                tx.update_batch(row.id, reason=f"Not resumed: {moved}")
+        else:
+            self.reopen(row, f"Resumed, the database takes records again. {trouble}")
 
     def reopen(
         self, row: BatchRow, why: str, *, by_person: bool = False, sleep_until: int | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import settings
 from ..agents import Capabilities
-from ..errors import SprintRunnerError, StoreError
+from ..errors import SprintRunnerError, StoreError, StoreUnavailable
 from ..events import EventType
 from ..git import Git
 from ..project import Project
@@ -115,9 +115,11 @@ class Batch:
         self.only: frozenset[str] | None = frozenset(row.requested) if row.requested else None
         self.dirty_before: frozenset[str] = frozenset(row.dirty_paths or ())
         self.base_branch = row.branch
-        #: ``now``, ``after_story``, ``shutdown`` (the server ends) or None.
+        #: ``now``, ``after_story``, ``shutdown`` (the server ends), ``ending`` (it ends by itself) or None.
         self.stop_asked: str | None = None
         self.stop_event = asyncio.Event()
+        #: The database took nothing; the batch ends in order and goes on when it does again.
+        self.trouble: StoreUnavailable | None = None
         self.wake_event = asyncio.Event()
         self.trees: dict[int, Supervised] = {}
         #: Stories a person asked to retry, in order, and the phases they named.
@@ -182,12 +184,22 @@ class Batch:
         return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
     def check(self) -> None:
-        """Raise Stopped once a stop was asked that does not wait for the story."""
-        if self.stop_asked in ("now", "shutdown"):
+        """Raise Stopped once a stop was asked that does not wait for the story, or what is wrong."""
+        if self.stop_asked in ("now", "shutdown", "ending"):
             raise Stopped
 
     async def pause(self, seconds: float) -> None:
         """Sleep, unless a stop is asked or someone wakes the batch (``resume``)."""
+        if self.trouble is not None:
+            raise self.trouble
+
+    def distrust(self, error: StoreUnavailable) -> None:
+        """Nothing can be recorded now: what runs is ended in order and nothing more begins (R11)."""
+        if self.trouble is None:
+            self.trouble = error
+            self.stop_event.set()
+            for tree in list(self.trees.values()):
+                tree.stop("store")
         self.check()
         waits = [asyncio.ensure_future(event.wait()) for event in (self.stop_event, self.wake_event)]
         try:
@@ -238,7 +250,7 @@ class Batch:
 
     def ask_stop(self, how: str) -> None:
         """Note the stop; ``now`` and ``shutdown`` end every tree."""
-        if self.stop_asked in ("now", "shutdown", how):
+        if self.stop_asked in ("now", "shutdown", how) or (self.stop_asked, how) == ("ending", "after_story"):
             return  # a person's stop stays one, also when the server ends meanwhile
         self.stop_asked = how
         if how != "after_story":

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import limits
 from ..agents import AgentResult, Outcome
-from ..errors import SprintRunnerError
+from ..errors import SprintRunnerError, StoreUnavailable
 from ..process import Supervised
 from ..sprint import CommandStatus
 from .adopting import adopt
@@ -29,6 +29,7 @@ _ENDED_BY: dict[str, tuple[CommandStatus, str]] = {
     "shim_lost": (CommandStatus.INTERRUPTED, "its supervisor process was killed"),
     "lifeline": (CommandStatus.INTERRUPTED, "the server ended"),
     "not_started": (CommandStatus.FAILED, "the agent could not be started"),
+    "store": (CommandStatus.INTERRUPTED, "the database took no more records"),
 }
 
 
@@ -109,7 +110,7 @@ class Runner:
             papers = await self._papers(order, plan, command_id)
             async with contextlib.nullcontext() if order.background else batch.foreground():
                 return await self._carry(order, plan, papers, command_id, budget_usd)
-        except (LimitReached, StoryOver):
+        except (LimitReached, StoryOver, StoreUnavailable):
             raise
         except (OSError, SprintRunnerError) as error:
             self.records.close_unstarted(order, command_id, number, str(error))
@@ -184,6 +185,7 @@ class Runner:
         if batch.stop_event.is_set():
             # Whatever it reached: nothing is judged, verified or committed after a stop.
             self.close(judged, _when_stopping(batch), reason or "stopped on request", counted=False)
+            batch.check()
             raise Stopped
         return judged
 
@@ -195,13 +197,19 @@ class Runner:
         order = self.names.get(tree.command_id)
         if order is not None:
             seen = tree.activity
-            self.records.progress(
-                tree.command_id, order, seen.message, model=seen.model, session=seen.session_id
-            )
+            try:
+                self.records.progress(
+                    tree.command_id, order, seen.message, model=seen.model, session=seen.session_id
+                )
+            except StoreUnavailable as error:
+                self.batch.distrust(error)
 
     def _warned(self, order: Order, text: str) -> None:
         named = f"{order.command} of {order.keys}" if order.keys else str(order.command)
-        self.batch.warn(f"{named} {text}.", command=str(order.command), story_key=order.keys)
+        try:
+            self.batch.warn(f"{named} {text}.", command=str(order.command), story_key=order.keys)
+        except StoreUnavailable as error:
+            self.batch.distrust(error)
 
     async def _close_timed_out(self, ended: Ended) -> None:
         """Keep what was done so far; the agent's session goes on once, as a new uncounted attempt."""
@@ -221,4 +229,5 @@ class Runner:
 
 
 def _when_stopping(batch: Batch) -> CommandStatus:
-    return CommandStatus.INTERRUPTED if batch.stop_asked == "shutdown" else CommandStatus.STOPPED
+    person = batch.stop_asked == "now" or (batch.trouble is None and batch.stop_asked != "shutdown")
+    return CommandStatus.STOPPED if person else CommandStatus.INTERRUPTED

@@ -40,7 +40,7 @@ def back_up(path: Path, folder: Path, keep: int = KEEP) -> Path:
 
 
 def write_back(engine: sa.Engine, path: Path) -> bool:
-    """Put what an open connection to the deleted file ``path`` still holds in its place; False for nothing."""
+    """Put what an open connection to the deleted file ``path`` holds in its place; False for nothing."""
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     with engine.connect() as connection:
