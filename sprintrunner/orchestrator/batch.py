@@ -7,8 +7,8 @@ import logging
 import secrets
 from collections.abc import Awaitable, Sequence
 
-from .. import agents, project, scheduler, verify
-from ..errors import SprintRunnerError, StoreError
+from .. import agents, pipelines, project, scheduler, verify
+from ..errors import SprintRunnerError, StoreError, StoreUnavailable
 from ..events import EventType
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
 from ..workflow import PHASES, STORY_COMMANDS
@@ -72,6 +72,9 @@ class BatchRun:
         batch = self.batch
         batch.check()
         await batch.off(batch.freeze, not resumed)
+        batch.pipeline = await batch.off(
+            pipelines.choose, batch.house.project, batch.layers().values.pipeline
+        )
         if batch.sleep_until is not None:
             await finish_sleep(batch)
         if not resumed:
@@ -88,6 +91,8 @@ class BatchRun:
         batch, values = self.batch, self.batch.layers().values
         if not values.verify:
             batch.warn("No verify command is set: stories will be done without being verified.")
+        if advice := await batch.off(batch.pipeline.advice):
+            batch.warn(advice)
         order, run_id = Order(Command.DEV_STORY, ()), secrets.token_urlsafe(24)
         env = environment(
             batch,
@@ -163,14 +168,14 @@ class BatchRun:
             done = await self._make_context(background=True)
         except Stopped:
             done = False
+        except StoreUnavailable as error:
+            self.batch.distrust(error)
+            return
         except SprintRunnerError as error:
             self.batch.warn(f"The project context was not renewed: {error.sentence}")
             done = False
         self._context_event(EventType.CONTEXT_COMPLETE, "complete" if done else "failed")
 
-        except StoreUnavailable as error:
-            self.batch.distrust(error)
-            return
     async def _cycles(self) -> tuple[BatchStatus, str]:
         batch = self.batch
         while True:
@@ -302,23 +307,23 @@ class BatchRun:
             left = None
         while True:
             try:
+                said = await batch.off(self.store.put_back)
                 record_end(batch, status, reason, left)
+                if said:
+                    batch.warn(said)
                 return
             except StoreError as error:
                 log.error("the end of batch %s cannot be recorded yet: %s", batch.id, error)
+                if batch.stop_asked == "shutdown":
+                    return  # the next start marks it interrupted
                 await asyncio.sleep(_STORE_RETRY)
-                said = await batch.off(self.store.put_back)
+                if batch.stop_asked == "now" and status is BatchStatus.INTERRUPTED:
+                    status, reason = BatchStatus.STOPPED, "stopped on request"
 
-                if said:
-                    batch.warn(said)
 
 def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, str] | None) -> None:
     """Close what is still open in the records and the batch itself, in one transaction."""
-                if batch.stop_asked == "shutdown":
-                    return  # the next start marks it interrupted
     store = batch.house.store
-                if batch.stop_asked == "now" and status is BatchStatus.INTERRUPTED:
-                    status, reason = BatchStatus.STOPPED, "stopped on request"
     open_as = CommandStatus.INTERRUPTED if status is BatchStatus.INTERRUPTED else CommandStatus.STOPPED
     with store.transaction() as tx:
         for row in store.commands(batch.id):

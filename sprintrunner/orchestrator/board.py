@@ -58,7 +58,7 @@ class Board:
             taken=self._taken(entries, values.blocked_in_status_file),
             only=batch.only,
         )
-        picked = scheduler.choose(open_ones, pair=values.pair_stories)
+        picked = scheduler.choose(open_ones, pair=values.pair_stories and batch.pipeline.pairs)
         return [await self._enter(entry) for entry in picked], False
 
     def _unfinished(self, entries: dict[str, Entry]) -> list[Entry]:
@@ -100,6 +100,7 @@ class Board:
                 created_by_us=bool(earlier and earlier.created_by_us),
                 has_tech_spec=artefact(self.batch, entry.key, "tech-spec").exists(),
             )
+            phase = self.batch.pipeline.entry(phase, entry.key, self.batch.known_keys)
         story = self._open_row(entry, status, phase, row, earlier)
         self.batch.stories[entry.key] = story
         return story

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from .. import project
+from ..pipelines import Developed
 from ..sprint import Command, CommandStatus, Severity, StoryStatus
 from ..verdict import (
     Decision,
     Finding,
     InvalidVerdict,
     Review,
-    decide,
     open_findings,
     read_review,
     update_ledger,
@@ -21,10 +21,11 @@ from ..workflow import INVALID_REVIEWS, reaches
 from .blocking import Blocking, is_artefact
 from .board import Board
 from .documents import Documents
-from .house import Batch, Story
+from .house import Batch, Story, StoryOver
 from .orders import Order, read_document
 from .records import Ended
 from .runner import Runner
+from .tidying import own_commits, tidy
 from .verifying import Verdict, run_verify
 
 _VERIFY_FINDING = "verify"
@@ -59,7 +60,7 @@ class Developing:
         return await self._review_loop(story, cycle)
 
     async def _implement(self, story: Story, cycle: int) -> bool:
-        if story.status is not StoryStatus.IN_PROGRESS:
+        if story.status not in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW):
             await self.board.set_status(story, StoryStatus.IN_PROGRESS)
         values = self.batch.layers().values
         failure, why, maximum, idle = "", "", values.max_dev_attempts, 0
@@ -73,6 +74,7 @@ class Developing:
                 max_attempts=maximum,
                 cycle=cycle,
             )
+            await self._tidy(story)
             ended = await self.runner.run(order)
             await self.board.reconcile()
             why, failure = await self._prove(story, ended)
@@ -93,10 +95,12 @@ class Developing:
         if not ended.succeeded:
             self.runner.close(ended, ended.status, ended.reason, evidence=evidence)
             return ended.reason, ended.reason
-        changed = await self.batch.off(self._changed, story)
-        evidence["changed"] = changed[:200]
-        if not changed:
-            reason = "the agent reports success but changed nothing outside the artefact folders"
+        made = await self.batch.off(self._developed, story)
+        evidence |= made.evidence
+        if made.state != "done":
+            return await self._unfinished(story, ended, made, evidence)
+        reason = await self.batch.off(self._lacks, story, made, evidence)
+        if reason:
             self.runner.close(ended, CommandStatus.FAILED, reason, evidence=evidence)
             return reason, reason
         verdict = await run_verify(self.batch, self.runner, ended.command_id, ended.order, ended.attempt)
@@ -112,6 +116,39 @@ class Developing:
         story.evidence["dev"] = evidence
         return verdict.sentence, verdict.report
 
+    def _developed(self, story: Story) -> Developed:
+        batch = self.batch
+        return batch.pipeline.developed(story.key, batch.known_keys, story.since)
+
+    async def _unfinished(
+        self, story: Story, ended: Ended, made: Developed, evidence: dict[str, Any]
+    ) -> tuple[str, str]:
+        """The pipeline's own record says that it is not done: another try, or none where it is stuck."""
+        self.runner.close(ended, CommandStatus.FAILED, made.reason, evidence=evidence)
+        if made.state == "blocked":
+            raise StoryOver(story.key, made.reason)
+        if made.state == "in-review" and story.status is not StoryStatus.REVIEW:
+            await self.board.set_status(story, StoryStatus.REVIEW)
+        return made.reason, made.reason
+
+    def _lacks(self, story: Story, made: Developed, evidence: dict[str, Any]) -> str:
+        """Look for the work in tree and history, note it; return what is not there."""
+        changed = self._changed(story)
+        evidence["changed"] = changed[:200]
+        if not changed:
+            return "the agent reports success but changed nothing outside the artefact folders"
+        commits, why = own_commits(self.batch.house.git, made.baseline)
+        evidence |= {"commits": commits} if commits else {}
+        return why
+
+    async def _tidy(self, story: Story) -> None:
+        """Make the tree clean where the pipeline's agent demands it."""
+        begun = await self.batch.off(self._begun, story)
+        await tidy(self.batch, story, begun=begun)
+
+    def _begun(self, story: Story) -> bool:
+        return self.batch.pipeline.has_begun(story.key, self.batch.known_keys)
+
     def _changed(self, story: Story) -> list[str]:
         git = self.batch.house.git
         paths = git.changed(story.snapshot or git.head_tree(), git.snapshot())
@@ -124,6 +161,8 @@ class Developing:
 
     async def _review_loop(self, story: Story, cycle: int) -> bool:
         invalid = 0
+        if not await self._reviewable(story):
+            return True
         while True:
             values = self.batch.layers().values
             number = self._valid_reviews(story) + 1
@@ -136,13 +175,17 @@ class Developing:
                 max_attempts=values.max_code_review_attempts,
                 cycle=cycle,
             )
+            await self._tidy(story)
             ended = await self.runner.run(order)
             await self.board.reconcile()
+            made = await self.batch.off(self.batch.pipeline.reviewed, story.key, self.batch.known_keys)
             try:
-                review = self._read(ended, story)
+                review = self._read(ended, story, made)
             except InvalidVerdict as error:
                 invalid += 1
                 self._close_invalid(ended, str(error))
+                if made.state == "blocked":
+                    raise StoryOver(story.key, made.reason) from error
                 if invalid >= INVALID_REVIEWS:
                     await self.blocking.block(
                         story, f"{invalid} code reviews in a row gave no verdict: {error}"
@@ -156,9 +199,20 @@ class Developing:
             if decision.step != "next":
                 return decision.step == "pass"
 
-    def _read(self, ended: Ended, story: Story) -> Review:
+    async def _reviewable(self, story: Story) -> bool:
+        """Whether a review follows; a pipeline that has reviewed the story itself may want none."""
+        pipeline, keys = self.batch.pipeline, self.batch.known_keys
+        if await self.batch.off(pipeline.wants_review, story.key, keys):
+            return True
+        story.evidence |= {"review_passed": True, "review": f"none of ours: {pipeline.name} wants none"}
+        self.board.note(story, evidence=story.evidence)
+        return False
+
+    def _read(self, ended: Ended, story: Story, made: Developed) -> Review:
         if not ended.succeeded:
             raise InvalidVerdict(ended.reason)
+        if made.state != "done":
+            raise InvalidVerdict(made.reason)
         return read_review(ended.result.structured, story.ledger)
 
     def _close_invalid(self, ended: Ended, why: str) -> None:
@@ -181,7 +235,7 @@ class Developing:
     ) -> Decision:
         """Settle a valid review: ledger, decision, verify where it would pass, and the record of all that."""
         ledger = update_ledger(story.ledger, review)
-        decision = decide(review, ledger, valid_reviews=number, maximum=maximum)
+        decision = self._decide(review, ledger, number, maximum)
         evidence: dict[str, Any] = {
             "review": number,
             "severity": str(review.severity),
@@ -192,7 +246,7 @@ class Developing:
             evidence["verify"] = verdict.as_json()
             if not verdict.ok:
                 ledger = _with_verify_finding(story.ledger, ledger, verdict)
-                decision = _after_red_verify(ledger, number, maximum)
+                decision = self._after_red_verify(ledger, number, maximum)
             evidence["decision"] = decision.step
         passed = decision.step == "pass"
         if passed:
@@ -202,6 +256,14 @@ class Developing:
         if passed and open_findings(ledger):
             await self.batch.off(self._note_rest, story)
         return decision
+
+    def _decide(self, review: Review, ledger: tuple[Finding, ...], number: int, maximum: int) -> Decision:
+        return self.batch.pipeline.decide(review, ledger, valid_reviews=number, maximum=maximum)
+
+    def _after_red_verify(self, ledger: tuple[Finding, ...], number: int, maximum: int) -> Decision:
+        red = replace(ledger[-1])
+        # Judged like any review that leaves this finding open: streak rule and maximum apply to it too.
+        return self._decide(Review(Severity.HIGH, (red,), ""), ledger, number, maximum)
 
     def _record(self, story: Story, ended: Ended, evidence: dict[str, Any], passed: bool) -> None:
         def also(tx: Any) -> None:
@@ -251,12 +313,6 @@ def _with_verify_finding(
         streak=(old.streak if old else 0) + 1,
     )
     return (*(f for f in ledger if f.identity != _VERIFY_FINDING), red)
-
-
-def _after_red_verify(ledger: tuple[Finding, ...], number: int, maximum: int) -> Decision:
-    red = replace(ledger[-1])
-    # Judged like any review that leaves this finding open; the streak rule and the maximum apply to it too.
-    return decide(Review(Severity.HIGH, (red,), ""), ledger, valid_reviews=number, maximum=maximum)
 
 
 def _follow_up(finding: Finding) -> str:

@@ -43,7 +43,7 @@ class Documents:
         await self._review(Command.STORY_REVIEW, alive, cycle, "story")
 
     async def _create_stories(self, stories: Sequence[Story], cycle: int) -> None:
-        pending = [story for story in stories if reaches(story.phase, Command.CREATE_STORY)]
+        pending = [story for story in stories if self._meets(Command.CREATE_STORY, story)]
         pending = [story for story in pending if not self.runner_has(Command.CREATE_STORY, story)]
         failure, tries = "", PHASES[Command.CREATE_STORY].tries or 1
         while pending and self.tries(Command.CREATE_STORY, pending[0]) < tries:
@@ -74,6 +74,8 @@ class Documents:
 
     async def _created(self, story: Story, ended: Ended) -> None:
         decision = read_tech_spec_decisions(ended.result.structured, [story.key]).get(story.key)
+        if not self.batch.pipeline.runs(Command.CREATE_TECH_SPEC):
+            decision = "SKIP"
         if decision is None:
             self.batch.warn(f"create-story made no tech spec decision for {story.key}; taken as REQUIRED.")
         story.tech_spec, story.created_by_us = decision or "REQUIRED", True
@@ -97,12 +99,13 @@ class Documents:
 
     async def _discover(self, stories: Sequence[Story], cycle: int) -> None:
         command = Command.CREATE_STORY_DISCOVERY
-        missing = [s for s in stories if reaches(s.phase, command) and not self.runner_has(command, s)]
+        missing = [s for s in stories if self._meets(command, s) and not self.runner_has(command, s)]
         await self._written(command, missing, cycle, "discovery")
 
     async def tech_spec(self, story: Story, cycle: int) -> None:
         """The tech spec where one is REQUIRED, and its review."""
-        if story.tech_spec != "REQUIRED" or not story.created_by_us:
+        wanted = story.tech_spec == "REQUIRED" and story.created_by_us
+        if not wanted or not self.batch.pipeline.runs(Command.CREATE_TECH_SPEC):
             return
         if reaches(story.phase, Command.CREATE_TECH_SPEC) and not self.runner_has(
             Command.CREATE_TECH_SPEC, story
@@ -138,7 +141,7 @@ class Documents:
 
     async def _review(self, command: Command, stories: Sequence[Story], cycle: int, kind: str) -> None:
         """The first review is waited for; critical issues cause up to two more in the background."""
-        left = [s for s in stories if reaches(s.phase, command) and not self.runner_has(command, s)]
+        left = [s for s in stories if self._meets(command, s) and not self.runner_has(command, s)]
         if not left:
             return
         tries, failure = PHASES[command].tries or 1, ""
@@ -159,6 +162,10 @@ class Documents:
         task = asyncio.get_running_loop().create_task(job)
         self.batch.background.add(task)
         task.add_done_callback(self.batch.background.discard)
+
+    def _meets(self, command: Command, story: Story) -> bool:
+        """Whether the pipeline has the command, and the story still has it before it."""
+        return self.batch.pipeline.runs(command) and reaches(story.phase, command)
 
     def _written_by(self, ended: Ended, story: Story, path: Path) -> bool:
         """Whether the file was written since the command began, attempts that were cut off included.

@@ -17,6 +17,7 @@ from ..agents import Capabilities
 from ..errors import SprintRunnerError, StoreError, StoreUnavailable
 from ..events import EventType
 from ..git import Git
+from ..pipelines import Pipeline
 from ..project import Project
 from ..sprint import BatchState, Command, StoryStatus
 from ..store import BatchRow, Store
@@ -117,15 +118,17 @@ class Batch:
         self.base_branch = row.branch
         #: ``now``, ``after_story``, ``shutdown`` (the server ends), ``ending`` (it ends by itself) or None.
         self.stop_asked: str | None = None
-        self.stop_event = asyncio.Event()
         #: The database took nothing; the batch ends in order and goes on when it does again.
         self.trouble: StoreUnavailable | None = None
+        self.stop_event = asyncio.Event()
         self.wake_event = asyncio.Event()
         self.trees: dict[int, Supervised] = {}
         #: Stories a person asked to retry, in order, and the phases they named.
         self.retries: list[str] = []
         self.retry_phases: dict[str, str] = {}
         self.stories: dict[str, Story] = {}
+        #: Whose instructions carry the stories; chosen when the batch begins to work.
+        self.pipeline = Pipeline()
         #: Keys whose flow is under way, between two of their commands too.
         self.working: frozenset[str] = frozenset()
         #: All story keys of the status file as last read: a file belongs to a key only beside all others.
@@ -187,9 +190,6 @@ class Batch:
         """Raise Stopped once a stop was asked that does not wait for the story, or what is wrong."""
         if self.stop_asked in ("now", "shutdown", "ending"):
             raise Stopped
-
-    async def pause(self, seconds: float) -> None:
-        """Sleep, unless a stop is asked or someone wakes the batch (``resume``)."""
         if self.trouble is not None:
             raise self.trouble
 
@@ -200,6 +200,9 @@ class Batch:
             self.stop_event.set()
             for tree in list(self.trees.values()):
                 tree.stop("store")
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, unless a stop is asked or someone wakes the batch (``resume``)."""
         self.check()
         waits = [asyncio.ensure_future(event.wait()) for event in (self.stop_event, self.wake_event)]
         try:

@@ -121,6 +121,7 @@ def _story_values(batch: Batch, order: Order, story: Story) -> dict[str, Any]:
         "epic": story.epic,
         "title": story.title,
         "tech_spec": story.tech_spec or "",
+        "snapshot": story.snapshot or "",
         "epic_text": project.epic_text(batch.house.project, story.epic) or "",
         **paths,
     }
@@ -160,7 +161,7 @@ def write_papers(
     )
     facts = prompt_values(batch, order, attempt, values, status)
     facts["injected"] = built.injected
-    text = prompts.render(str(order.command), facts, batch.frozen / "prompts")
+    text = batch.pipeline.render(str(order.command), facts, batch.frozen / "prompts", batch.known_keys)
     if resume:
         text = _RESUME_PROMPT + text
     schema = prompts.SCHEMAS.get(str(order.command))

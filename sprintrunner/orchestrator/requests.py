@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import agents, budget, status_file, tasklog
+from .. import agents, budget, pipelines, status_file, tasklog
 from ..errors import Conflict, NotFound, Refused
 from ..events import EventType
 from ..redact import redact
@@ -118,7 +118,10 @@ class Requests:
             )
         if values.commit == "builtin" and not house.git.has_identity():
             raise Refused("git has no name and e-mail here; set user.name and user.email.")
-        foreign = allowed_dirt(house, self.store.latest_batch(), values.dirty_tree)
+        pipeline = pipelines.choose(house.project, values.pipeline)
+        # An agent that refuses to work beside changes would refuse story after story.
+        policy = "refuse" if pipeline.wants_clean_tree else values.dirty_tree
+        foreign = allowed_dirt(house, self.store.latest_batch(), policy)
         return {
             "agent": adapter.name,
             "base_head": house.git.head(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import Refused
 from ..project import Project
+from ..project.config import read as read_config
 from .base import Developed, Pipeline
 from .bmad import BuildAuto, Classic
 from .skills import Installed, Skill, find
@@ -28,14 +29,14 @@ def choose(project: Project, setting: str) -> Pipeline:
     way = _way(project, installed)
     if way == "build-auto" and installed.auto is not None:
         return BuildAuto(project, installed.auto, installed.skills.get("code-review"))
-    return Classic(project, installed.skills)
+    return Classic(installed.skills, advice(project, installed))
 
 
 def _way(project: Project, installed: Installed) -> str:
     classic = installed.all_of("create-story", "dev-story")
     if not classic and installed.auto is None:
         raise NoPipeline(_lacking(installed))
-    wanted = project.config.get(CHOICE, "")
+    wanted = _wanted(project)
     if wanted and wanted not in _WAYS:
         raise NoPipeline(
             f"{CHOICE} in BMAD's configuration must be {' or '.join(_WAYS)}, not {wanted[:40]!r}."
@@ -44,6 +45,11 @@ def _way(project: Project, installed: Installed) -> str:
     if wanted and not there[wanted]:
         raise NoPipeline(f"{CHOICE} in BMAD's configuration says {wanted}, which is not installed.")
     return wanted or ("classic" if classic else "build-auto")
+
+
+def _wanted(project: Project) -> str:
+    # Read anew: a server lives long, and this is changed between two batches.
+    return read_config(project.root).get(CHOICE, "")
 
 
 def _lacking(installed: Installed) -> str:
@@ -62,7 +68,7 @@ def advice(project: Project, installed: Installed) -> str:
     """How to choose where both ways are installed; empty where there is nothing to choose."""
     if not installed.all_of("create-story", "dev-story") or installed.auto is None:
         return ""
-    if project.config.get(CHOICE):
+    if _wanted(project):
         return ""
     return (
         f'Both ways are installed, the classic one is used; {CHOICE} = "build-auto" under [modules.bmm] in '

@@ -51,6 +51,14 @@ class Pipeline:
         """The prompt of a command; raises PromptError."""
         return prompts.render(command, values, overrides)
 
+    def advice(self) -> str:
+        """What a person should know at the start of a batch, else empty."""
+        return ""
+
+    def has_begun(self, key: str, keys: Collection[str]) -> bool:
+        """Whether changes in the tree may be this story's own work so far."""
+        return True
+
     def developed(self, key: str, keys: Collection[str], since: int) -> Developed:
         """What the work of a run that began at ``since`` (ms) tells of itself on disk."""
         return Developed()
@@ -58,6 +66,10 @@ class Pipeline:
     def wants_review(self, key: str, keys: Collection[str]) -> bool:
         """Whether a developed story is reviewed by a command of its own."""
         return True
+
+    def reviewed(self, key: str, keys: Collection[str]) -> Developed:
+        """What a review leaves on disk of itself; all but ``done`` makes its verdict invalid."""
+        return Developed()
 
     def decide(
         self, review: Review, ledger: Sequence[Finding], *, valid_reviews: int, maximum: int

@@ -45,9 +45,13 @@ class Classic(Pipeline):
 
     name = "bmad classic"
 
-    def __init__(self, project: Project, skills: Mapping[str, Skill]) -> None:
-        self.project = project
+    def __init__(self, skills: Mapping[str, Skill], advice: str = "") -> None:
         self.skills = skills
+        self._advice = advice
+
+    def advice(self) -> str:
+        """That there is another way, where there is one."""
+        return self._advice
 
     def runs(self, command: Command) -> bool:
         """BMAD has no discovery, no tech spec and no review of documents."""
@@ -105,6 +109,11 @@ class BuildAuto(Pipeline):
             return prompts.render(command, values, overrides)
         return _with_skill("bmad-follow-up", command, values, overrides, self.auto, spec=given)
 
+    def has_begun(self, key: str, keys: Collection[str]) -> bool:
+        """A spec that was begun and is gone on with: its work may lie uncommitted."""
+        spec = specs.find(self.project, key, keys)
+        return spec is not None and spec.status in ("in-progress", "in-review", "done")
+
     def developed(self, key: str, keys: Collection[str], since: int) -> Developed:
         """The spec's word, never the chat's."""
         spec = specs.find(self.project, key, keys)
@@ -123,6 +132,11 @@ class BuildAuto(Pipeline):
             return True
         spec = specs.find(self.project, key, keys)
         return spec is None or spec.follow_up is not False
+
+    def reviewed(self, key: str, keys: Collection[str]) -> Developed:
+        """A follow-up of its own has to bring the spec back to ``done``."""
+        spec = specs.find(self.project, key, keys) if self.review is None else None
+        return _judge(spec) if spec else Developed()
 
     def decide(
         self, review: Review, ledger: Sequence[Finding], *, valid_reviews: int, maximum: int
