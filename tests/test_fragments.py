@@ -15,7 +15,7 @@ from sprintrunner.services import Services
 from sprintrunner.store import Store
 from sprintrunner.web import assets, fragments
 from sprintrunner.web.render import environment, render
-from sprintrunner.web.views import dashboard, grid, history, needs, now, settings
+from sprintrunner.web.views import board, dashboard, grid, history, needs, now, settings
 from sprintrunner.web.views.reading import Reading
 
 _SLOT = re.compile(r'<template hx-swap-oob="innerMorph:#([\w-]+)">(.*?)</template>\n', re.DOTALL)
@@ -44,7 +44,8 @@ def slots(text: str) -> dict[str, str]:
 
 def test_the_snapshot_replaces_each_slot_with_exactly_what_the_page_shows(services: Services) -> None:
     html, sent = page(services), slots(fragments.snapshot(services))
-    assert set(sent) == {slot.name for slot in dashboard.SLOTS}
+    assert set(sent) == {slot.name for slot in dashboard.SLOTS} | {"board"}
+    assert sent.pop("board") in page(services, "/?view=board")
     for name, content in sent.items():
         if name != "pill":
             assert f'id="{name}"' in html
@@ -163,6 +164,8 @@ def _samples(reading: Reading) -> dict[str, dict[str, object]]:
     assert batch is not None
     page = history.batch_page(reading, batch)
     return found | {
+        "partials/board.html": {"board": board.board(reading)},
+        "partials/board_epic.html": {"card": board.board(reading).columns[1].epics[0]},
         "partials/now_card.html": {"card": now.now(reading).cards[0]},
         "partials/story_row.html": {"row": view.epics[1].rows[2]},
         "partials/epic_row.html": {"epic": view.epics[1]},

@@ -228,6 +228,9 @@ def test_settings_are_saved_by_a_plain_form(make: Make) -> None:
     assert set(layers.saved) == {"budget_usd_per_batch", "order", "default_max_cycles", "pair_stories"}
     browser.post("/settings", data={"forget": "order"})
     assert services.layers().sources["order"] == "default"
+    # A part of the form says nothing about the boxes it lacks.
+    browser.post("/settings", data={"max_retries": "3"})
+    assert services.layers().values.blocked_in_status_file is True
 
 
 def test_a_wrong_value_is_refused_beside_its_field_and_nothing_is_saved(make: Make) -> None:
@@ -446,7 +449,7 @@ def test_an_open_question_and_a_choice_survive_an_update(make: Make, chromium: s
         with services.store.transaction() as tx:
             tx.append("batch:warning", {"batch_id": 1, "warning": "the disk is nearly full"}, batch_id=1)
         page.get_by_text("the disk is nearly full").wait_for()
-        assert page.get_by_text("You say that it is done?").first.is_visible()
+        assert page.get_by_text("Mark 2a-4 done? Its record will say that a person did.").first.is_visible()
         assert page.locator("#batch-size").input_value() == "all"
         browser.close()
     running.end()

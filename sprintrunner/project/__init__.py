@@ -17,7 +17,7 @@ from .. import files
 from ..errors import ProjectError
 from ..sprint import is_startable_key
 from . import config as bmad
-from . import markdown, places, stories
+from . import markdown, places, stories, story_status
 from .markdown import Outline, story_outline
 
 __all__ = [
@@ -31,8 +31,10 @@ __all__ = [
     "find_root",
     "load",
     "read_inside",
+    "set_story_line",
     "state_dir",
     "story_file",
+    "story_lines",
     "story_outline",
 ]
 
@@ -200,6 +202,24 @@ def story_file(project: Project, key: str, all_keys: Collection[str]) -> Path | 
     to neither.
     """
     return _finder(project, all_keys).find(key)
+
+
+def story_lines(project: Project, keys: Collection[str]) -> dict[str, tuple[str, int]]:
+    """Map each key whose file has a status line to what that says, and when the file was changed (ms)."""
+    finder = _finder(project, keys)
+    return story_status.lines_of((key, path) for key in keys if (path := finder.find(key)))
+
+
+def set_story_line(project: Project, key: str, keys: Collection[str], value: str) -> Path:
+    """Set the status line of a story's file to ``value``, which the status file says, and return the file.
+
+    Only the word on that line changes. Raises ProjectError with one sentence.
+    """
+    path = story_file(project, key, keys)
+    if path is None:
+        raise ProjectError(f"{key} has no story file.")
+    story_status.set_line(project.root, path, value)
+    return path
 
 
 def _epic_documents(project: Project) -> Iterator[Path]:

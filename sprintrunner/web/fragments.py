@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from ..events import Event, EventType
 from .render import render
-from .views import dashboard, grid, now
+from .views import board, dashboard, grid, now
 from .views.reading import Reading
 
 if TYPE_CHECKING:
@@ -40,7 +40,17 @@ def oob(target: str, html: str) -> str:
 def snapshot(services: Services) -> str:
     """Return replacements of everything that can change on the page."""
     reading = Reading(services)
-    return "".join(_slot(reading, name) for name in _EVERYTHING)
+    return _whole(reading)
+
+
+def _whole(reading: Reading) -> str:
+    return "".join((*(_slot(reading, name) for name in _EVERYTHING), _board(reading)))
+
+
+def _board(reading: Reading) -> str:
+    """The board has the place of the grid on some pages; the others have no such element."""
+    view = board.board(reading)
+    return oob(view.slot, render("partials/board.html", board=view))
 
 
 def changes(services: Services, events: Sequence[Event]) -> str:
@@ -48,7 +58,7 @@ def changes(services: Services, events: Sequence[Event]) -> str:
     reading = Reading(services)
     types = {event.type for event in events}
     if types & _BATCH or any(event.type not in _CHANGES for event in events if not _is_progress(event)):
-        return "".join(_slot(reading, name) for name in _EVERYTHING)
+        return _whole(reading)
     names = {"last-event", *(name for kind in types for name in _CHANGES.get(kind, ()))}
     parts = [_slot(reading, name) for name in _EVERYTHING if name in names]
     if "now" not in names:
@@ -79,16 +89,17 @@ def _rows(reading: Reading, events: Iterable[Event]) -> Iterable[str]:
     keys = {key for event in events if not _is_progress(event) for key in _named(event)}
     if not keys:
         return
-    board, epics = grid.Board(reading), grid.by_epic(reading.entries)
+    rows, epics = grid.Board(reading), grid.by_epic(reading.entries)
     for epic, entries in epics.items():
         mine = [entry for entry in entries if entry.key in keys]
         for entry in mine:
-            row = board.row(entry)
+            row = rows.row(entry)
             yield oob(row.slot, render("partials/story_row.html", row=row))
         if mine:
-            heading = board.epic(epic, entries, ())
+            heading = rows.epic(epic, entries, ())
             yield oob(heading.slot, render("partials/epic_row.html", epic=heading))
     yield oob("summary", str(escape(grid.summary(reading))))
+    yield _board(reading)
 
 
 def _named(event: Event) -> list[str]:

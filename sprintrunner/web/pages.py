@@ -16,6 +16,7 @@ from . import assets
 from .context import row_id, services
 from .render import render
 from .views import dashboard, settings, shell, story
+from .views.grid import Wanted
 from .views.reading import Reading
 
 bp = Blueprint("pages", __name__)
@@ -39,7 +40,9 @@ def index() -> str:
     reading = Reading(services())
     # The id of the newest event is read before anything else: what happens meanwhile comes by the stream.
     frame = shell.shell(reading, "", "/")
-    return render("dashboard.html", shell=frame, **dashboard.values(reading, request.args.get("epic", "")))
+    asked = request.args.get
+    wanted = Wanted(asked("epic", ""), asked("failures") == "1", asked("view") == "board")
+    return render("dashboard.html", shell=frame, **dashboard.values(reading, wanted))
 
 
 def _page(template: str, title: str, current: str, reading: Reading, **values: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import grid, needs, night, now, rail, verdict
+from . import board, grid, needs, night, now, rail, verdict
 from .reading import Reading
 
 
@@ -40,10 +40,11 @@ SLOTS = (
 BY_NAME = {slot.name: slot for slot in SLOTS}
 
 
-def values(reading: Reading, epic: str = "") -> dict[str, Any]:
+def values(reading: Reading, wanted: grid.Wanted = grid.ALL) -> dict[str, Any]:
     """All that the dashboard page shows, by the variable each partial reads."""
     bar = verdict.bar(reading)
     made = {
         slot.variable: slot.read(reading) for slot in SLOTS if slot.variable not in ("bar", "last", "grid")
     }
-    return {"bar": bar, "grid": grid.grid(reading, epic), **made}
+    shown = board.board(reading, wanted) if wanted.board else None
+    return {"bar": bar, "grid": grid.grid(reading, wanted), "board": shown, **made}

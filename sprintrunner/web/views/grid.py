@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
 
 from ...errors import StatusFileError
 from ...sprint import Command, CommandStatus, Entry, StatusClass, StoryStatus
@@ -15,10 +17,13 @@ from .reading import Reading, Share, by_story, took
 
 #: A sprint with more stories folds epics that have nothing open or blocked, and shows at most so many rows:
 #: the page stays under 100 KB.
-FOLD_ABOVE, MOST_ROWS = 60, 45
+FOLD_ABOVE, MOST_ROWS = 60, 30
 
 #: More attempts than this are shown as three ticks and the number.
 MOST_TICKS = 5
+
+#: The stories of the newest batch whose cells open a menu; for more of them the page would grow too large.
+MOST_MENUS = 10
 
 _SPEC = (Command.CREATE_TECH_SPEC, Command.TECH_SPEC_REVIEW)
 _TICKS: Mapping[CommandStatus, str] = {
@@ -30,6 +35,9 @@ _TICKS: Mapping[CommandStatus, str] = {
 }
 
 
+_BAD = frozenset({"failed", "timed_out"})
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One phase of one story. ``word`` is a command status, or ``skip``, ``next``, or empty for not yet.
@@ -38,6 +46,7 @@ class Cell:
     """
 
     word: str
+    phase: str = ""
     command_id: int = 0
     ms: int = 0
     since: int = 0
@@ -49,7 +58,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One story. ``word`` is its status as written; time in ms, ``cost`` in dollars or None."""
+    """One story. ``word`` is its status as written; time in ms, ``cost`` in dollars or None.
+
+    ``menus``: its cells open a menu; the cells of others lead to the same things on the story's page.
+    """
 
     slot: str
     key: str
@@ -60,6 +72,8 @@ class Row:
     cells: tuple[Cell, ...]
     ms: int
     cost: float | None
+    menus: bool
+    failed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +91,33 @@ class Epic:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the URL asks for: one epic, failures only, the board in place of the grid."""
+
+    epic: str = ""
+    failures: bool = False
+    board: bool = False
+
+    def url(self, **changed: Any) -> str:
+        """The address of the dashboard with some of it changed."""
+        now = replace(self, **changed)
+        asked = {"epic": now.epic, "failures": "1" * now.failures, "view": "board" * now.board}
+        query = urlencode({name: value for name, value in asked.items() if value}, errors="surrogatepass")
+        return f"/?{query}" if query else "/"
+
+
+ALL = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
-    """The section. ``filter`` is the epic asked for in the URL, empty for all; ``problem`` a sentence."""
+    """The section. ``wanted`` is what the URL asks for; ``problem`` a sentence in place of the stories."""
 
     slot: str
     summary: str
     epics: tuple[Epic, ...]
     names: tuple[str, ...]
-    filter: str
+    wanted: Wanted
     problem: str
     warnings: tuple[str, ...]
     now: int
@@ -97,6 +130,7 @@ class Board:
         self.reading = reading
         self._shares: dict[int, dict[str, list[Share]]] = {}
         self._longest: dict[str, int] | None = None
+        self._menus = {row.story_key for row in reading.batch_stories[-MOST_MENUS:]}
 
     def shares(self, key: str) -> list[Share]:
         """The commands of a story in the batch that last worked on it."""
@@ -131,6 +165,8 @@ class Board:
             cells=cells,
             ms=sum(took(share.command, reading.now) for share in shares),
             cost=sum(costs) if costs else None,
+            menus=entry.key in self._menus,
+            failed=status is StoryStatus.BLOCKED or any(cell.word in _BAD for cell in cells),
         )
 
     def _cell(self, command: Command, shares: Sequence[Share], record: StoryRow | None) -> Cell:
@@ -146,6 +182,7 @@ class Board:
         plain = status == CommandStatus.SUCCEEDED and len(mine) == 1
         return Cell(
             word=str(status),
+            phase=str(command),
             command_id=last.id,
             ms=took(last, self.reading.now) if running else ms,
             since=last.started_at if running else 0,
@@ -207,25 +244,31 @@ def _with_next(reading: Reading, record: StoryRow | None, cells: tuple[Cell, ...
     return cells
 
 
-def grid(reading: Reading, only: str = "") -> Grid:
-    """Read the whole section; ``only`` an epic's id shows that epic alone, with all of its rows."""
+def grid(reading: Reading, wanted: Wanted = ALL) -> Grid:
+    """Read the whole section; one epic asked for shows all of its rows."""
     board, epics = Board(reading), by_epic(reading.entries)
     # An empty name is the group of stories without an epic, and no filter.
-    only = only if only in epics else ""
-    chosen = {only: epics[only]} if only else epics
-    folds = not only and len(reading.entries) > FOLD_ABOVE
+    wanted = wanted if wanted.epic in epics else replace(wanted, epic="")
+    chosen = {wanted.epic: epics[wanted.epic]} if wanted.epic else epics
+    folds = not wanted.epic and not wanted.failures and len(reading.entries) > FOLD_ABOVE
     shown = _shown(reading, chosen, MOST_ROWS) if folds else chosen
+    found = tuple(board.epic(epic, entries, shown[epic]) for epic, entries in chosen.items())
     sprint = reading.sprint
     return Grid(
-        slot="grid" if chosen is epics else words.slot("grid", only),
+        slot="grid" if wanted == ALL else words.slot("grid", wanted),
         summary=summary(reading),
-        epics=tuple(board.epic(epic, entries, shown[epic]) for epic, entries in chosen.items()),
+        epics=_only_failures(found) if wanted.failures else found,
         names=tuple(epics) if len(epics) <= 12 else (),
-        filter=only,
+        wanted=wanted,
         problem=sprint.sentence if isinstance(sprint, StatusFileError) else "",
         warnings=() if isinstance(sprint, StatusFileError) else sprint.warnings[:5],
         now=reading.now,
     )
+
+
+def _only_failures(epics: Iterable[Epic]) -> tuple[Epic, ...]:
+    kept = (replace(e, rows=tuple(row for row in e.rows if row.failed)[:MOST_ROWS], hidden=0) for e in epics)
+    return tuple(epic for epic in kept if epic.rows)
 
 
 def by_epic(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import StatusFileError
-from ...sprint import BatchState, BatchStatus, Command, Entry, StoryStatus
+from ...sprint import BatchState, BatchStatus, Command, CommandStatus, Entry, StoryStatus
 from ...store import BatchRow, CommandRow, StoryRow
 from . import words
+from .drift import Drift, drifts, foreign_paths
+from .handled import Handled, handled
 from .reading import Reading, keys_of
 
-#: Rows that stand open; the rest folds.
-MOST_OPEN = 5
+#: Rows that stand open; the rest folds, and what is beyond the fold is only counted.
+MOST_OPEN, MOST_FOLDED = 5, 20
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of the strip. ``key`` is set where it is about a story; ``phase`` is what Retry repeats."""
+    """One row of the strip. ``key`` is set where it is about a story; ``phase`` is what Retry repeats.
+
+    ``value`` is what a repair writes. ``calls``: it needs a person; the others only say what holds a start.
+    """
 
     id: str
     hue: str
@@ -27,6 +32,8 @@ class Item:
     key: str = ""
     phase: str = ""
     actions: tuple[str, ...] = ()
+    value: str = ""
+    calls: bool = True
 
     @property
     def blocked(self) -> bool:
@@ -36,24 +43,33 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The strip: items that need a person, and notes that need nothing but are good to know."""
+    """The strip: items that need a person, notes that need nothing, and what was handled without one."""
 
     items: tuple[Item, ...]
     folded: tuple[Item, ...]
+    beyond: int
     notes: tuple[Item, ...]
-    idle: bool
+    handled: tuple[Handled, ...]
 
 
 def strip(reading: Reading) -> Strip:
     """Read the strip."""
-    found = attention(reading)
-    return Strip(found[:MOST_OPEN], found[MOST_OPEN:], _notes(reading), reading.batch is None)
+    found = (*attention(reading), *_dirty_tree(reading))
+    most = MOST_OPEN + MOST_FOLDED
+    return Strip(
+        found[:MOST_OPEN], found[MOST_OPEN:most], max(0, len(found) - most), _notes(reading), handled(reading)
+    )
 
 
 def attention(reading: Reading) -> tuple[Item, ...]:
     """All that needs a person, worst first."""
+    return reading.once(_attention)
+
+
+def _attention(reading: Reading) -> tuple[Item, ...]:
     blocked = [item for entry in reading.entries if (item := _blocked(reading, entry))]
-    return (*blocked, *_interrupted(reading), *_status_file(reading))
+    drifted = [_drift(drift) for drift in drifts(reading)]
+    return (*blocked, *_interrupted(reading), *_status_file(reading), *drifted)
 
 
 def _blocked(reading: Reading, entry: Entry) -> Item | None:
@@ -111,15 +127,54 @@ def _file_item(where: str, why: str) -> Item:
     return Item("need-status-file", "attention", "warn", "Status file", where, why)
 
 
+def _drift(drift: Drift) -> Item:
+    return Item(
+        id=words.slot("drift", drift.key),
+        hue="attention",
+        glyph="warn",
+        name=drift.key,
+        where="status differs",
+        why=drift.said,
+        key=drift.key,
+        actions={"story": ("repair",), "done": ("set-done",)}.get(drift.repair, ()),
+        value=drift.value,
+    )
+
+
+def _dirty_tree(reading: Reading) -> tuple[Item, ...]:
+    """What the next start would refuse, said before somebody presses the button."""
+    if reading.live or not (found := foreign_paths(reading)):
+        return ()
+    project = reading.project
+    status = project.status_path
+    name = status.relative_to(project.root).as_posix() if status.is_relative_to(project.root) else ""
+    if name in found:
+        why = f"{name} has changes that are not committed. Commit or undo them; until then no batch starts."
+    elif reading.layers.values.dirty_tree == "refuse":
+        listed = ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
+        why = f"{listed}. Commit or stash them, or set dirty_tree to allow; until then no batch starts."
+    else:
+        return ()
+    many = words.plural(len(found), "changed file")
+    return (Item("need-tree", "attention", "warn", "Working tree", many, why, calls=False),)
+
+
 def _notes(reading: Reading) -> tuple[Item, ...]:
     batch = reading.batch
     if not (batch and reading.live and batch.state == BatchState.WAITING):
         return ()
-    return (_asleep(batch),)
+    return (_asleep(reading, batch),)
 
 
-def _asleep(batch: BatchRow) -> Item:
+def _asleep(reading: Reading, batch: BatchRow) -> Item:
     at = f" at {words.hour(batch.resumes_at)}" if batch.resumes_at else ""
-    why = f"What was cut off starts again{at}. The sleep survives a restart of this server."
-    where = "The limit is not a failure and no attempt was counted"
-    return Item("note-asleep", "asleep", "moon", "Nothing to do.", where, why)
+    cut = [command for command in reading.batch_commands if command.status == CommandStatus.LIMITED]
+    what = f"{_named(cut[-1])} was cut off and starts again" if cut else "What was cut off starts again"
+    why = f"{what}{at}. The sleep survives a restart of this server."
+    where = "The limit is not a failure and no attempt was counted."
+    return Item("note-asleep", "asleep", "moon", "Nothing to do.", where, why, actions=("wake",))
+
+
+def _named(command: CommandRow) -> str:
+    of = f" of {command.story_keys.replace(',', ', ')}" if command.story_keys else ""
+    return f"{command.command} {command.attempt}{of}"

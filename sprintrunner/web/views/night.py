@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...sprint import BatchState, StoryStatus
+from ...sprint import StoryStatus
 from ...store import CommandRow
 from . import words
+from .forecast import Forecast, forecast
+from .handled import batch_gaps
 from .reading import Reading, keys_of
 
 _STEPS_MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480)
@@ -19,14 +21,18 @@ _PERCENT_A_CHARACTER = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of the line from ``x``, ``width`` wide, both in percent; ``hue`` = its worst outcome."""
+    """A stretch of the line from ``x``, ``width`` wide, both in percent; ``hue`` = its worst outcome.
 
+    ``kind``: cycle, asleep, down, planned, or end (the range in which the batch ends).
+    """
+
+    kind: str
     x: float
     width: float
     hue: str
     label: str
     title: str
-    hatch: bool = False
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,8 @@ class Night:
     blocked: tuple[Tick, ...]
     at: Tick | None
     begin: str
-    batch_id: int
+    ends: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +74,28 @@ def night(reading: Reading) -> Night | None:
     batch = reading.batch
     if batch is None or not reading.batch_commands:
         return None
-    end = batch.ended_at or reading.now
+    end, ahead = batch.ended_at or reading.now, reading.once(forecast)
     length = max(60_000, end - batch.started_at)
     # While it runs some room is left at the right, so that the line does not look finished.
-    axis = Axis(batch.started_at, batch.started_at + int(length * (1.12 if reading.live else 1.0)))
+    last = batch.started_at + int(length * (1.12 if reading.live else 1.0))
+    axis = Axis(batch.started_at, max(last, ahead.high if ahead else 0, batch.resumes_at or 0))
+    cycles = _cycles(reading, axis, end)
+    ends = words.ends(ahead.low, ahead.high) if ahead else ""
     return Night(
-        blocks=_cycles(reading, axis, end) + _asleep(reading, axis),
-        ticks=_ticks(axis, reading.now if reading.live else None),
+        blocks=cycles + _gaps(reading, axis) + (_planned(axis, ahead) if ahead else ()),
+        ticks=_ticks(axis, reading.now if reading.live else None, 82 if ahead else 97),
         blocked=_blocked(reading, axis),
         at=Tick(axis.x(reading.now), words.hour(reading.now)) if reading.live else None,
         begin=words.hour(batch.started_at),
-        batch_id=batch.id,
+        ends=ends,
+        said=_said(reading, len(cycles), ends),
     )
+
+
+def _said(reading: Reading, cycles: int, ends: str) -> str:
+    began = words.hour(reading.batch.started_at) if reading.batch else ""
+    now = f", now {words.hour(reading.now)}" if reading.live else ""
+    return f"{words.plural(cycles, 'cycle')} since {began}{now}{f', ends {ends}' if ends else ''}"
 
 
 def _cycles(reading: Reading, axis: Axis, end: int) -> tuple[Block, ...]:
@@ -95,9 +112,14 @@ def _block(reading: Reading, axis: Axis, cycle: int, commands: Sequence[CommandR
     keys = list(dict.fromkeys(key for command in commands for key in keys_of(command)))
     names = " · ".join(map(words.short_key, keys))
     x, width = axis.x(first), max(0.2, axis.x(last) - axis.x(first))
-    fits = len(names) * _PERCENT_A_CHARACTER < width
     title = f"Cycle {cycle}, {names}, {words.hour(first)} to {words.hour(last)}"
-    return Block(x, round(width, 2), _hue(reading, keys, cycle), names if fits else "", title)
+    href = f"/timeline?batch={reading.batch.id if reading.batch else ''}&from={first}&to={last}"
+    label = _fitting(names, width)
+    return Block("cycle", x, round(width, 2), _hue(reading, keys, cycle), label, title, href)
+
+
+def _fitting(label: str, width: float) -> str:
+    return label if len(label) * _PERCENT_A_CHARACTER < width else ""
 
 
 def _hue(reading: Reading, keys: Sequence[str], cycle: int) -> str:
@@ -110,23 +132,43 @@ def _hue(reading: Reading, keys: Sequence[str], cycle: int) -> str:
     return "done" if statuses <= {StoryStatus.DONE} else "neutral"
 
 
-def _asleep(reading: Reading, axis: Axis) -> tuple[Block, ...]:
-    batch = reading.batch
-    if not (batch and reading.live and batch.state == BatchState.WAITING):
-        return ()
-    ends = [command.ended_at for command in reading.batch_commands if command.ended_at]
-    x = axis.x(max(ends, default=batch.started_at))
-    return (Block(x, round(axis.x(reading.now) - x, 2), "asleep", "", "asleep", hatch=True),)
+def _gaps(reading: Reading, axis: Axis) -> tuple[Block, ...]:
+    found = []
+    for gap in reading.once(batch_gaps):
+        last = (
+            reading.batch.resumes_at if gap.open and reading.batch and reading.batch.resumes_at else gap.last
+        )
+        x, width = axis.x(gap.first), max(0.3, axis.x(last) - axis.x(gap.first))
+        asleep = gap.kind == "asleep"
+        label = "" if gap.open or not asleep else _fitting("asleep", width)
+        title = f"{'Asleep' if asleep else 'Down'}, {words.hour(gap.first)} to {words.hour(last)}"
+        found.append(Block(gap.kind, x, round(width, 2), "asleep" if asleep else "attention", label, title))
+    return tuple(found)
 
 
-def _ticks(axis: Axis, now: int | None) -> tuple[Tick, ...]:
+def _planned(axis: Axis, ahead: Forecast) -> tuple[Block, ...]:
+    """What is still to come, and the range in which the batch ends, over it."""
+    found = []
+    for planned in ahead.planned:
+        x, width = axis.x(planned.first), axis.x(planned.last) - axis.x(planned.first)
+        many = len(planned.keys) > 2
+        names = f"{len(planned.keys)} more" if many else " · ".join(map(words.short_key, planned.keys))
+        title = f"Planned: {names}, {words.hour(planned.first)} to {words.hour(planned.last)}"
+        found.append(Block("planned", x, round(width, 2), "neutral", _fitting(names, width), title))
+    x = axis.x(ahead.low)
+    ends = words.ends(ahead.low, ahead.high)
+    found.append(Block("end", x, round(100 - x, 2), "neutral", "", f"Ends {ends}"))
+    return tuple(found)
+
+
+def _ticks(axis: Axis, now: int | None, most: int) -> tuple[Tick, ...]:
     minutes = (axis.last - axis.first) / 60_000
     step = next((s for s in _STEPS_MINUTES if minutes / s <= _MOST_TICKS), 960) * 60_000
     first = -(-axis.first // step) * step
     moments = range(first, axis.last, step)
     at = axis.x(now) if now else -100.0
     # The start and now have labels of their own; a tick too near to one of them would run into it.
-    free = [moment for moment in moments if 5 < (x := axis.x(moment)) < 97 and abs(x - at) > 4]
+    free = [moment for moment in moments if 5 < (x := axis.x(moment)) < most and abs(x - at) > 4]
     return tuple(
         Tick(axis.x(moment), words.hour(moment), bool(place % 3) or not 15 < axis.x(moment) < 75)
         for place, moment in enumerate(free)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import StatusFileError
 from ...scheduler import candidates, choose
-from ...sprint import Entry, StoryStatus
-from ...store import BatchRow
+from ...sprint import BatchState, Entry, StoryStatus
 from .reading import Reading
 
 #: More stories than this make one bar with four parts instead of a segment each.
@@ -39,7 +38,7 @@ def segments(reading: Reading) -> tuple[Segment, ...]:
         return tuple(Segment(e.key, _of_status(reading.status_of(e), live=False)) for e in reading.entries)
     live = reading.live
     known = [Segment(row.story_key, _of_status(row.status, live)) for row in reading.batch_stories]
-    return (*known, *(Segment(e.key, "open") for e in (upcoming(reading, batch) if live else ())))
+    return (*known, *(Segment(e.key, "open") for e in upcoming(reading)))
 
 
 def _of_status(status: StoryStatus | None, live: bool) -> str:
@@ -48,21 +47,35 @@ def _of_status(status: StoryStatus | None, live: bool) -> str:
     return "running" if live else "open"
 
 
+def startable(reading: Reading) -> list[Entry]:
+    """The stories a new batch may take, in its order."""
+    return _open(reading, ())
+
+
 def _open(reading: Reading, taken: tuple[str, ...]) -> list[Entry]:
     only = reading.batch.requested if reading.batch and reading.live else None
     order = reading.layers.values.order
-    return candidates(reading.entries, order=order, taken=taken, only=only)
+    found = candidates(reading.entries, order=order, taken=taken, only=only)
+    return [entry for entry in found if reading.status_of(entry) is not StoryStatus.BLOCKED]
 
 
-def upcoming(reading: Reading, batch: BatchRow) -> list[Entry]:
+def upcoming(reading: Reading) -> list[Entry]:
     """The stories the remaining cycles would take if nothing changed."""
+    return [entry for group in reading.once(cycles_to_come) for entry in group]
+
+
+def cycles_to_come(reading: Reading) -> list[list[Entry]]:
+    """The remaining cycles with the stories each would take if nothing changed."""
+    batch = reading.batch
+    if batch is None or not reading.live or batch.stop_after_story or batch.state == BatchState.STOPPING:
+        return []
     found = _open(reading, tuple(row.story_key for row in reading.batch_stories))
-    if batch.max_cycles is None:
-        return found
     begun = len({row.cycle for row in reading.batch_stories if row.cycle is not None})
-    taken: list[Entry] = []
-    for _ in range(max(0, batch.max_cycles - max(begun, batch.cycles_completed))):
+    most = len(found) if batch.max_cycles is None else batch.max_cycles - max(begun, batch.cycles_completed)
+    groups: list[list[Entry]] = []
+    while found and len(groups) < most:
         chosen = choose(found, pair=reading.layers.values.pair_stories)
-        taken.extend(chosen)
-        found = [entry for entry in found if entry not in chosen]
-    return taken
+        groups.append(list(chosen))
+        keys = {entry.key for entry in chosen}
+        found = [entry for entry in found if entry.key not in keys]
+    return groups

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ... import status_file
 from ...errors import GitError, StatusFileError
 from ...events import Event
 from ...git import Commit, Git
-from ...project import Project, epic_titles
+from ...project import epic_titles, story_lines
 from ...sprint import CommandStatus, Entry, StoryStatus
 from ...status_file import SprintStatus
 from ...store import BatchRow, CommandRow, StoryRow, Totals
@@ -20,6 +20,8 @@ from ...store import BatchRow, CommandRow, StoryRow, Totals
 if TYPE_CHECKING:
     from ...services import Services
     from ...settings import Layers
+
+T = TypeVar("T")
 
 #: The newest events that are looked through for the rail; progress is left out of it.
 _EVENTS_LOOKED_AT = 600
@@ -39,16 +41,45 @@ def _status(path: Path, root: Path) -> SprintStatus:
     return _parsed(path, root, stat.st_mtime_ns, stat.st_size, stat.st_ino)
 
 
-#: By root: when they were read, the titles of the epics and the branch.
-_slow: dict[Path, tuple[int, Mapping[str, str], str]] = {}
+#: By root: when they were read, the titles of the epics, the branch, the changed paths, the status lines.
+_slow: dict[Path, Slow] = {}
 
 
-def _slowly(project: Project, now: int) -> tuple[int, Mapping[str, str], str]:
-    """What is read from many files or by starting git: anew after 5 s, not for each event of a stream."""
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """What is read from many files or by starting git: anew after 5 s, not for each event of a stream.
+
+    ``dirty`` are changed paths, ``lines`` the status lines of story files and when these changed (ms).
+    """
+
+    at: int
+    titles: Mapping[str, str]
+    branch: str
+    dirty: tuple[str, ...]
+    lines: Mapping[str, tuple[str, int]]
+
+
+def _slowly(reading: Reading) -> Slow:
+    project, now = reading.project, reading.now
     held = _slow.get(project.root)
-    if held is None or not held[0] <= now < held[0] + 5000:
-        held = _slow[project.root] = (now, epic_titles(project), _branch(project.root))
+    if held is None or not held.at <= now < held.at + 5000:
+        keys = [entry.key for entry in reading.entries]
+        held = _slow[project.root] = Slow(
+            now, epic_titles(project), _branch(project.root), _dirty(project.root), story_lines(project, keys)
+        )
     return held
+
+
+def forget_slow(root: Path) -> None:
+    """Read it anew next time: a page of ours has just changed a file."""
+    _slow.pop(root, None)
+
+
+def _dirty(root: Path) -> tuple[str, ...]:
+    try:
+        return tuple(Git(root).dirty())
+    except GitError:
+        return ()
 
 
 def _branch(root: Path) -> str:
@@ -72,6 +103,13 @@ class Reading:
         self.project = services.project
         self.store = services.store
         self.now = services.store.now()
+        self._once: dict[Callable[[Reading], Any], Any] = {}
+
+    def once(self, read: Callable[[Reading], T]) -> T:
+        """What ``read`` finds; two slots that need it read it once."""
+        if read not in self._once:
+            self._once[read] = read(self)
+        return cast(T, self._once[read])
 
     @cached_property
     def layers(self) -> Layers:
@@ -92,12 +130,22 @@ class Reading:
     @cached_property
     def epic_titles(self) -> Mapping[str, str]:
         """Title of each epic the planning files name."""
-        return _slowly(self.project, self.now)[1]
+        return _slowly(self).titles
 
     @cached_property
     def branch(self) -> str:
         """The branch that is checked out, empty where git does not say."""
-        return _slowly(self.project, self.now)[2]
+        return _slowly(self).branch
+
+    @property
+    def dirty(self) -> tuple[str, ...]:
+        """The paths that differ from the last commit."""
+        return _slowly(self).dirty
+
+    @property
+    def lines(self) -> Mapping[str, tuple[str, int]]:
+        """By key what the status line of a story's file says, and when the file was changed (ms)."""
+        return _slowly(self).lines
 
     @cached_property
     def batch(self) -> BatchRow | None:

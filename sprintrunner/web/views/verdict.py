@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from ...sprint import BatchState, BatchStatus, StoryStatus
 from ...store import BatchRow, Totals
 from . import marks, plan, words
+from .drift import foreign_paths
+from .forecast import Forecast, forecast
+from .gaps import slept
+from .handled import batch_gaps
 from .needs import attention
 from .plan import Segment
 from .reading import Reading
 
 #: Cycles the Start form offers beside the default and all.
 _CHOICES = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
+#: Stories the Start form lists to choose from; the page of each other one starts it as well.
+_MOST_LISTED = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,9 @@ class Start:
 
     choices: tuple[int, ...]
     default: int
-    refusal: str = ""
+    refusal: str
+    stories: tuple[str, ...]
+    unlisted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,9 @@ class Bar:
     cost: Cost | None
     totals: Totals | None
     wakes_at: int | None
+    forecast: Forecast | None
+    asleep: int
+    down: int
     last: LastEvent
     actions: tuple[str, ...]
     start: Start
@@ -127,6 +138,9 @@ def bar(reading: Reading) -> Bar:
         cost=_cost(reading),
         totals=reading.totals,
         wakes_at=live_batch.resumes_at if live_batch and live_batch.state == BatchState.WAITING else None,
+        forecast=reading.once(forecast),
+        asleep=slept(reading.once(batch_gaps), "asleep"),
+        down=slept(reading.once(batch_gaps), "down"),
         last=last_event(reading),
         actions=_actions(reading, state),
         start=_start(reading),
@@ -156,7 +170,14 @@ def _cost(reading: Reading) -> Cost | None:
 
 def _start(reading: Reading) -> Start:
     default = reading.layers.values.default_max_cycles
-    return Start(tuple(sorted({*_CHOICES, default})), default, plan.refusal(reading))
+    keys = [entry.key for entry in plan.startable(reading)] if not reading.live else []
+    return Start(
+        choices=tuple(sorted({*_CHOICES, default})),
+        default=default,
+        refusal=plan.refusal(reading),
+        stories=tuple(keys[:_MOST_LISTED]),
+        unlisted=max(0, len(keys) - _MOST_LISTED),
+    )
 
 
 def _state(reading: Reading, needs: int) -> State:
@@ -190,15 +211,26 @@ def _limit(batch: BatchRow) -> str:
 def _idle(reading: Reading, needs: int) -> State:
     if needs:
         return _needs_you(reading, needs, "No batch yet")
-    refusal = plan.refusal(reading)
-    return State("idle", "Idle", refusal or "Ready to start the first batch", "neutral", "ring-dash")
+    dirty = "Start waits for a clean working tree" if _tree_refuses(reading) else ""
+    below = plan.refusal(reading) or dirty or "Ready to start the first batch"
+    return State("idle", "Idle", below, "neutral", "ring-dash")
+
+
+def _tree_refuses(reading: Reading) -> bool:
+    return reading.layers.values.dirty_tree == "refuse" and bool(foreign_paths(reading))
 
 
 def _needs_you(reading: Reading, needs: int, after: str) -> State:
-    blocked = sum(item.blocked for item in attention(reading))
+    items = attention(reading)
+    blocked, repairs = (
+        sum(item.blocked for item in items),
+        sum(item.where == "status differs" for item in items),
+    )
     parts = [f"{blocked} blocked"] if blocked else []
-    if needs > blocked:
-        parts.append(f"{needs - blocked} to look at")
+    if repairs:
+        parts.append(f"{repairs} to repair")
+    if needs > blocked + repairs:
+        parts.append(f"{needs - blocked - repairs} to look at")
     return State("needs", "Needs you", f"{', '.join(parts)}. {after}", "blocked", "person", solid=True)
 
 

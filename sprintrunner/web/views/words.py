@@ -88,6 +88,12 @@ def day(ms: int) -> str:
     return f"{_local(ms):%a} {_local(ms).day} {_local(ms):%b %H:%M}"
 
 
+def ends(low: int, high: int) -> str:
+    """A range of moments: ``04:40 – 05:20``, one moment where both are the same minute."""
+    say = hour if high - low < 20 * 60 * MINUTE else day
+    return say(low) if say(low) == say(high) else f"{say(low)} – {say(high)}"
+
+
 def utc(ms: int) -> str:
     """The full moment for ``title`` and ``datetime``."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -102,6 +108,12 @@ def short_key(key: str) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """``1 story``, ``4 stories``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital first and a full stop last."""
+    bare = text.strip()
+    return f"{bare[:1].upper()}{bare[1:]}{'' if bare[-1:] in '.!?' else '.'}" if bare else ""
 
 
 def slot(prefix: str, key: object) -> str:
@@ -127,6 +139,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "hour": hour,
     "second": second,
     "day": day,
+    "ends": ends,
     "utc": utc,
     "short_key": short_key,
     "plural": plural,
