@@ -345,6 +345,14 @@ def test_wrong_settings_are_named_and_nothing_is_saved(client: FlaskClient) -> N
     assert client.put("/api/settings", data={"a": "1"}, headers=HOST).status_code == 400
 
 
+def test_what_is_no_number_is_refused_by_the_name_of_its_setting(client: FlaskClient) -> None:
+    for text in ("NaN", "Infinity", "-Infinity"):
+        body = f'{{"max_dev_attempts": {text}}}'
+        answer = client.put("/api/settings", data=body, content_type="application/json")
+        assert answer.status_code == 400
+        assert "whole number" in answer.json["fields"]["max_dev_attempts"]
+
+
 def test_the_named_files_are_served_and_no_other(client: FlaskClient, services: Services) -> None:
     assert get(client, "/sprint-status.yaml").data == services.project.status_path.read_bytes()
     for name in ("orchestrator.csv", "orchestrator.md", "orchestrator-sample.md"):

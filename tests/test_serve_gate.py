@@ -1,4 +1,4 @@
-"""The gate of the real server: what a browser sends with a plain form, and what a forwarded header is worth."""
+"""The gate of the real server: what a browser posts by a plain form, what a forwarded header is worth."""
 
 from __future__ import annotations
 

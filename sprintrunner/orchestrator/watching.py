@@ -23,10 +23,11 @@ def tree_moves(batch: Batch, command_id: int) -> Callable[[float], bool]:
     def moves(seconds: float) -> bool:
         if set(batch.trees) - {command_id}:
             return False
-        since = time.time() - seconds
+        now = time.time()
         root = batch.house.project.root
         try:
-            return any(_changed_at(root / path) >= since for path in batch.house.git.dirty())
+            # A time in the future was written before the clock was set back, and proves nothing.
+            return any(-1.0 < now - _changed_at(root / path) <= seconds for path in batch.house.git.dirty())
         except SprintRunnerError:
             return False
 

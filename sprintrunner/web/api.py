@@ -165,7 +165,7 @@ def put_settings() -> Response:
     """Change some settings: all of them or none."""
     if request.mimetype != "application/json":
         raise BadRequest("send the settings as a JSON object")
-    return _settings(services().save_settings(body(), request.headers.get("If-Match")))
+    return _settings(services().save_settings(body(nan=True), request.headers.get("If-Match")))
 
 
 @bp.delete("/api/settings/<key>")

@@ -64,19 +64,22 @@ def row_id(text: str) -> int:
     return value
 
 
-def body() -> Mapping[str, Any]:
-    """The values sent: a JSON object, a form, or nothing. 400 for JSON that is not one."""
+def body(*, nan: bool = False) -> Mapping[str, Any]:
+    """The values sent: a JSON object, a form, or nothing. 400 for JSON that is not one.
+
+    ``nan`` lets NaN and Infinity through as numbers, for whoever refuses them by name.
+    """
     if request.mimetype == "application/json":
-        return _json_body(request.get_data())
+        return _json_body(request.get_data(), nan)
     form = request.form
     return {name: form.getlist(name) if name == "stories" else form[name] for name in form}
 
 
-def _json_body(raw: bytes) -> Mapping[str, Any]:
+def _json_body(raw: bytes, nan: bool) -> Mapping[str, Any]:
     if not raw.strip():
         return {}
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        value = json.loads(raw, parse_constant=float if nan else _no_constant)
     except (ValueError, RecursionError):
         # Also integers of thousands of digits, and bytes that are not UTF-8.
         raise BadRequest("the body is not valid JSON") from None

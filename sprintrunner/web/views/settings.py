@@ -101,13 +101,14 @@ def as_text(info: FieldInfo, value: Any) -> str:
 def changes(layers: Layers, sent: Mapping[str, str]) -> dict[str, Any]:
     """The values a sent form stands for, of the fields that may be changed here and were changed.
 
-    A box that is not ticked is not sent: its absence is its value.
+    A box that is not ticked is not sent: in a whole form, which carries its etag, its absence is its value.
     """
     found: dict[str, Any] = {}
+    unticked = "" if "etag" in sent else None
     for info in FIELDS:
         if _fixed(info, layers.sources[info.name]):
             continue
-        told = sent.get(info.name, "" if info.kind == "bool" else None)
+        told = sent.get(info.name, unticked if info.kind == "bool" else None)
         if told is None or told == as_text(info, getattr(layers.values, info.name)):
             continue
         found[info.name] = bool(told) if info.kind == "bool" else parse(info, told)
