@@ -13,6 +13,9 @@ from pathlib import Path
 #: Checks of each group in faults.md; a group's total never depends on what is written or skipped here.
 TOTALS = {"A": 30, "B": 28, "C": 44, "D": 22, "E": 16, "F": 34, "G": 22, "H": 18, "I": 12}
 
+#: A check; returns a note or nothing.
+Run = Callable[[], str | None]
+
 _ID = re.compile(r"([A-I])([1-9]\d?)")
 
 
@@ -38,7 +41,7 @@ class Check:
 
     id: str
     what: str
-    run: Callable[[], None]
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,16 @@ options = Options()
 REGISTRY: dict[str, Check] = {}
 
 
-def check(id: str, what: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Register a function as the check ``id``; it raises Failed or Skipped, or returns and has passed."""
+def check(id: str, what: str) -> Callable[[Run], Run]:
+    """Register a function as the check ``id``; it raises Failed or Skipped, or returns and has passed.
+
+    What it returns is a note to be printed: a number that was measured, say.
+    """
     found = _ID.fullmatch(id)
     if not found or int(found[2]) > TOTALS[found[1]] or id in REGISTRY:
         raise ValueError(f"{id} is no free id of faults.md")
 
-    def register(run: Callable[[], None]) -> Callable[[], None]:
+    def register(run: Run) -> Run:
         REGISTRY[id] = Check(id, what, run)
         return run
 
@@ -107,7 +113,7 @@ def perform(id: str) -> Result:
     began = time.monotonic()
     status, reason = "passed", ""
     try:
-        known.run()
+        reason = known.run() or ""
     except Skipped as why:
         status, reason = "skipped", str(why)
     except Failed as why:

@@ -26,29 +26,33 @@ def _none(found: list[str], what: str, told: Series) -> None:
 
 
 @check("B1", "count: published events missing in the database")
-def published_events() -> None:
+def published_events() -> str:
     _none(_alone().lost, "events", _alone())
+    return str(_alone())
 
 
 @check("B2", "count: agents that ran together and must not")
-def overlapping_agents() -> None:
+def overlapping_agents() -> str:
     # create-story and its discovery may: a witness that never saw them would see nothing else either.
     expect(_alone().together, "the witness saw nobody run together")
     _none(_alone().overlapping, "pairs", _alone())
+    return str(_alone())
 
 
 @check("B3", "count: agent starts without a committed row")
-def unrecorded_starts() -> None:
+def unrecorded_starts() -> str:
     _none(_alone().unrecorded, "starts", _alone())
+    return str(_alone())
 
 
 @check("B4", "count: stories that did not reach their end")
-def unfinished_stories() -> None:
+def unfinished_stories() -> str:
     _none(_alone().unfinished, f"of {options.stories} stories", _alone())
+    return str(_alone())
 
 
 @check("B5", "the same with kill -9 of the whole process group")
-def whole_group() -> None:
+def whole_group() -> str:
     found = series(options.kills, options.stories, True)
     expect(found.kills >= options.kills * 0.8, f"the stories were done after {found.kills} kills")
     for listed, what in (
@@ -59,6 +63,7 @@ def whole_group() -> None:
         (found.survivors, "survivors"),
     ):
         _none(listed, what, found)
+    return str(found)
 
 
 @check("B16", "second server on the same project")
