@@ -38,6 +38,9 @@ class Facts(NamedTuple):
     open_findings: tuple[Mapping[str, Any], ...]
     failure: str
     verify: tuple[str, ...]
+    #: The skill that the prompt drives, as a person calls it, and the spec it goes on with.
+    skill: str = ""
+    spec: str = ""
 
     @property
     def keys(self) -> list[str]:
@@ -82,6 +85,8 @@ def gather(raw: Mapping[str, Any], env: Mapping[str, str] = os.environ) -> Facts
         open_findings=tuple(_list(raw.get("open_findings"))),
         failure=str(raw.get("failure") or ""),
         verify=tuple(command for command in raw.get("verify") or () if isinstance(command, str)),
+        skill=str(raw.get("skill") or ""),
+        spec=str(raw.get("spec") or ""),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import documents, faults, journal, mischief, options, planning, refusals, sessions
+from . import bmadskills, documents, faults, journal, mischief, options, planning, refusals, sessions
 from .codereview import review
 from .commit import commit
 from .desk import Denied, Desk, OverLimit
@@ -230,7 +230,7 @@ class Run:
             desk.say("I'll begin with the files.")
             desk.bash("ls", "List the files")
             mischief.crash()
-        script = SCRIPTS.get(facts.command)
+        script = bmadskills.script_for(facts) or SCRIPTS.get(facts.command)
         if script is None:
             return plain("Hello! The prompt names no command, so there is nothing for me to do.")
         verdict = script(desk)
