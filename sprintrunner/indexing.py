@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import transcript
 from .errors import StoreError
-from .events import Event
+from .events import Event, EventType
 from .redact import redact, secret_values
 from .sprint import CommandStatus
 from .store import CommandRow, Store
@@ -100,7 +100,9 @@ class Indexer:
     def _of_event(self, event: Event) -> Document | None:
         said = [str(event.payload[name]) for name in _SPOKEN if event.payload.get(name)]
         text = redact(" ".join(said), self._secrets)
-        return Document("event", event.id, "", event.timestamp, text) if text else None
+        # A task says whether it starts or ends; what says neither is a tool call.
+        step = event.type is EventType.COMMAND_PROGRESS and not event.payload.get("status")
+        return Document("step" if step else "event", event.id, "", event.timestamp, text) if text else None
 
     def _new_parts(self) -> Iterator[None]:
         """Commands in their order; those that still run keep their place and are read on next time."""

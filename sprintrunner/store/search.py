@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,11 @@ class SearchUnavailable(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text to be found. ``kind`` is ``event`` (``ref`` = its id) or ``part`` (``ref`` = its command)."""
+    """A text to be found.
+
+    ``kind`` is ``part`` (``ref`` = its command), ``event`` (``ref`` = its id), or ``step``: the event of a
+    tool call, which the transcript tells better.
+    """
 
     kind: str
     ref: int
@@ -178,7 +182,7 @@ class SearchIndex:
         self,
         query: str,
         *,
-        kind: str = "",
+        kinds: Sequence[str] = (),
         ref: int | None = None,
         limit: int = 30,
         before: int | None = None,
@@ -187,15 +191,18 @@ class SearchIndex:
         terms = terms_of(query)
         if not terms or not self.path.exists():
             return Hits((), 0)
-        values = {
+        values: dict[str, str | int | None] = {
             "terms": " ".join('"' + term.replace('"', '""') + '"*' for term in terms),
             "limit": max(0, min(limit, 1_000)),
             "most": MOST_COUNTED,
-            "kind": kind,
             "ref": ref,
             "before": before,
         }
-        narrow = (" AND d.kind = :kind" if kind else "") + (" AND d.ref = :ref" if ref is not None else "")
+        listed = ", ".join(f":kind{place}" for place in range(len(kinds)))
+        values |= {f"kind{place}": kind for place, kind in enumerate(kinds)}
+        narrow = (f" AND d.kind IN ({listed})" if kinds else "") + (
+            " AND d.ref = :ref" if ref is not None else ""
+        )
         join = " JOIN documents d ON d.id = texts.rowid" if narrow else ""
         paged = narrow + (" AND texts.rowid < :before" if before is not None else "")
         with self._reading() as connection:

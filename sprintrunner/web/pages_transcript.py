@@ -46,7 +46,7 @@ def parts(command_id: str) -> str:
         parts=number_argument("parts", 0, 0, _LINES),
         seen=number_argument("seen", 0, 0, _LINES),
     )
-    return render("parts/more.html", more=view, now=reading.now)
+    return render("parts/more.html", more=view)
 
 
 def _row(reading: Reading, command_id: str) -> CommandRow:

@@ -111,7 +111,7 @@ def _filter(reading: Reading, wish: Wish, batch_id: int | None) -> tuple[EventFi
     if not Marker(wish.query):
         return wanted, ""
     try:
-        hits = index_of(reading).find(wish.query, kind="event", limit=_MOST_FOUND)
+        hits = index_of(reading).find(wish.query, kinds=("event", "step"), limit=_MOST_FOUND)
     except StoreError as error:
         return replace(wanted, ids=()), error.sentence
     return replace(wanted, ids=tuple(hit.ref for hit in hits.hits)), ""

@@ -106,11 +106,11 @@ def search_page(reading: Reading, query: str, only: str, before: int | None) -> 
     try:
         if marker and only != "event":
             parts = _result(
-                reading, index_of(reading).find(query, kind="part", limit=PAGE + 1, before=before)
+                reading, index_of(reading).find(query, kinds=("part",), limit=PAGE + 1, before=before)
             )
         if marker and only != "part":
             events = _result(
-                reading, index_of(reading).find(query, kind="event", limit=PAGE + 1, before=before)
+                reading, index_of(reading).find(query, kinds=("event",), limit=PAGE + 1, before=before)
             )
     except StoreError as error:
         trouble = error.sentence

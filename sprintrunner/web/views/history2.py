@@ -175,7 +175,7 @@ def _chart(lines: Sequence[Line], listed: set[int]) -> tuple[tuple[Column, ...],
         (one for one in _STEPS if longest / one <= _GRID + 0.5), -(-longest // (_GRID * _HOUR)) * _HOUR
     )
     top = max(longest, step) * 1.06
-    slot = min(6.0, 100 / max(1, len(lines)))
+    slot = min(8.0, 100 / max(1, len(lines)))
     every = -(-len(lines) // 16)
     columns = tuple(
         _column(line, place * slot, slot, top, place % every == 0 or place == len(lines) - 1, listed)

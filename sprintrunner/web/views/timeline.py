@@ -23,6 +23,7 @@ _MOST_TICKS = 14
 _PERCENT_A_CHARACTER = 0.62
 _VERIFY = "verify"
 _KINDS = (
+    str(Command.GENERATE_PROJECT_CONTEXT),
     *map(str, (c for c in STORY_COMMANDS if c is not Command.CODE_REVIEW and c is not Command.COMMIT)),
     _VERIFY,
     str(Command.CODE_REVIEW),
@@ -121,9 +122,9 @@ def timeline_page(reading: Reading, batch: BatchRow, first: int | None, last: in
         frame=_frame(whole, axis),
         first=axis.first,
         last=axis.last,
-        rows=_rows(own, batch, inside, axis),
-        ticks=_ticks(axis),
-        bands=_bands(own, commands, axis),
+        rows=rows_of(own, batch, inside, axis),
+        ticks=ticks_of(axis),
+        bands=bands_of(own, commands, axis),
         cycles=_cycles(commands, axis),
         at=axis.x(own.now) if own.live and axis.first <= own.now <= axis.last else None,
         choices=_choices(batch, commands, axis, whole, own.now),
@@ -148,9 +149,8 @@ def _told(reading: Reading, batch: BatchRow) -> str:
 
 
 def _whole(reading: Reading, batch: BatchRow) -> Axis:
-    """The axis of the overview; as the night line has it, so that the frame fits."""
-    length = max(60_000, (batch.ended_at or reading.now) - batch.started_at)
-    return Axis(batch.started_at, batch.started_at + int(length * (1.12 if reading.live else 1.0)))
+    """The axis of the overview: that of the night line, so that the frame fits."""
+    return night.axis_of(reading, batch)
 
 
 def _window(reading: Reading, batch: BatchRow, first: int | None, last: int | None) -> Axis:
@@ -171,7 +171,8 @@ def _frame(whole: Axis, axis: Axis) -> tuple[float, float]:
     return x, round(max(0.4, whole.x(axis.last) - x), 2)
 
 
-def _rows(reading: Reading, batch: BatchRow, commands: Sequence[CommandRow], axis: Axis) -> tuple[Row, ...]:
+def rows_of(reading: Reading, batch: BatchRow, commands: Sequence[CommandRow], axis: Axis) -> tuple[Row, ...]:
+    """A row for each kind of command, in the order of the workflow, with the bars of these commands."""
     by_name: dict[str, list[Bar]] = {name: [] for name in _KINDS}
     lines = lines_of(reading, commands)
     for command, line in zip(commands, lines, strict=True):
@@ -245,7 +246,8 @@ def _verify_bars(
     return bars
 
 
-def _ticks(axis: Axis) -> tuple[Tick, ...]:
+def ticks_of(axis: Axis) -> tuple[Tick, ...]:
+    """The marks of an axis, at round moments."""
     seconds = (axis.last - axis.first) / 1000
     step = next((s for s in _STEPS_SECONDS if seconds / s <= _MOST_TICKS), 7 * 86400) * 1000
     form = words.second if step < 60_000 else words.hour if step < 86_400_000 else words.day
@@ -253,7 +255,7 @@ def _ticks(axis: Axis) -> tuple[Tick, ...]:
     return tuple(Tick(axis.x(moment), form(moment)) for moment in range(first, axis.last, step))
 
 
-def _bands(reading: Reading, commands: Sequence[CommandRow], axis: Axis) -> tuple[Band, ...]:
+def bands_of(reading: Reading, commands: Sequence[CommandRow], axis: Axis) -> tuple[Band, ...]:
     """Gaps after a usage limit or an interruption until the next command began."""
     bands = []
     ordered = sorted(commands, key=lambda one: one.started_at)

@@ -105,7 +105,6 @@ class TranscriptPage:
     window: Window | None
     marker: Marker
     here: tuple[Item, ...]
-    hits: int
     elsewhere: tuple[Found, ...]
     total: str
     only: str
@@ -154,12 +153,11 @@ def transcript_page(reading: Reading, row: CommandRow, wish: Wish) -> Transcript
         window=window,
         marker=marker,
         here=tuple(one for one in items if one.hits),
-        hits=sum(one.hits for one in items),
         elsewhere=elsewhere,
         total=total,
         only=wish.only,
         trouble=trouble,
-        facts=_facts(command, window),
+        facts=(*_spending(row), *_manner(row), *_found_out(window)),
         tail=_tail(row, window, len(items), command.line.running),
         result=next((one for one in reversed(items) if one.part.kind == "result"), None),
     )
@@ -259,24 +257,44 @@ def _elsewhere(reading: Reading, row: CommandRow, marker: Marker) -> tuple[tuple
     if not marker:
         return (), "0"
     try:
-        hits = index_of(reading).find(marker.query, kind="part", limit=_ELSEWHERE * 8)
+        hits = index_of(reading).find(marker.query, kinds=("part",), limit=_ELSEWHERE * 8)
     except StoreError:
         return (), "0"
     others = [hit for hit in hits.hits if hit.ref != row.id][:_ELSEWHERE]
     return tuple(line for hit in others if (line := found(reading, hit, marker.query))), total_of(hits)
 
 
-def _facts(page: CommandPage, window: Window | None) -> tuple[tuple[str, str], ...]:
-    """What is known of this run, beside what its row says."""
-    if window is None:
-        return page.facts
-    parts = window.parts
+def _spending(row: CommandRow) -> list[tuple[str, str]]:
+    """Tokens by kind; what the agent did not tell is left out rather than shown as nothing."""
+    counts = (
+        ("Tokens in", row.tokens_in),
+        ("Tokens out", row.tokens_out),
+        ("From cache", row.tokens_cache_read),
+        ("Into cache", row.tokens_cache_write),
+    )
+    return [(name, words.tokens(count)) for name, count in counts if count is not None]
+
+
+def _manner(row: CommandRow) -> list[tuple[str, str]]:
+    """How it ended."""
+    ended = _ENDED.get(row.ended_by or "", (row.ended_by or "").replace("_", " "))
+    facts = [("Ended", ended)] if ended else []
+    facts += [("Exit code", str(row.exit_code))] if row.exit_code is not None else []
+    facts += [("Signal", str(row.exit_signal))] if row.exit_signal is not None else []
+    return facts + ([("Session", row.session_id)] if row.session_id else [])
+
+
+_ENDED = {"itself": "by itself", "wall": "time limit", "idle": "silence limit", "stop": "stopped"}
+
+
+def _found_out(window: Window | None) -> list[tuple[str, str]]:
+    """What the parts of this page tell."""
+    parts = window.parts if window else ()
     changed = {part.what for part in parts if part.title in ("Edit", "Write") and part.state == "passed"}
     hidden = sum(part.text.count(MARK) for part in parts)
     found = [("Longest silence", short_time(silence)) for silence in _silences(parts)]
     found += [("Files changed", str(len(changed)))] if changed else []
-    found += [("Secrets hidden", str(hidden))] if hidden else []
-    return (*page.facts, *found)
+    return found + ([("Secrets hidden", str(hidden))] if hidden else [])
 
 
 def _silences(parts: Iterable[Part]) -> list[int]:

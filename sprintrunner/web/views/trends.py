@@ -126,7 +126,8 @@ def _rounds(found: Mapping[int, int]) -> tuple[Round, ...]:
 
 
 def _burn(reading: Reading) -> BurnUp | None:
-    moments = [at for _, at in reading.store.done_moments()]
+    known = {entry.key for entry in reading.entries}
+    moments = [at for key, at in reading.store.done_moments() if key in known]
     if not moments:
         return None
     counted = [e for e in reading.entries if e.status_class in (StatusClass.OPEN, StatusClass.DONE)]
@@ -160,7 +161,13 @@ def _steps(moments: Sequence[int], first: int, last: int, begun: int, total: int
 
 def _ticks(first: int, last: int) -> tuple[Tick, ...]:
     span = last - first
-    form = words.hour if span < 2 * _DAY else lambda ms: words.day(ms).rpartition(" ")[0]
+    form = (
+        words.second
+        if span < 10 * 60_000
+        else words.hour
+        if span < 2 * _DAY
+        else lambda ms: words.day(ms).rpartition(" ")[0]
+    )
     step = span // _MOST_TICKS
     moments = range(first + step // 2, last, step) if step else ()
     return tuple(Tick(round(100 * (at - first) / span, 1), form(at)) for at in moments)
