@@ -60,6 +60,9 @@ class Blocking:
     def _keep(self, story: Story, snapshot: str) -> str | None:
         house = self.batch.house
         now = house.git.snapshot()
+        if self.batch.pipeline.wants_clean_tree:
+            # What its agent committed stays: taking it back would leave a tree that nobody can work on.
+            snapshot = house.git.head_tree()
         unsettled = self._unsettled()
         changed = [
             path

@@ -63,9 +63,18 @@ class Retrying:
             async with self.batch.undisturbed():
                 # Others were committed since it blocked: its work counts from the tree as it is now.
                 snapshot = await self.batch.off(self.house.git.snapshot)
-                await self.batch.off(restore, self.house.git, self.house.project, earlier)
+                await self.batch.off(self._restore, earlier)
         self._write_row(key, entry.epic or "", phase, earlier, snapshot)
         await self.board.force(key, STATUS_AT[phase])
+
+    def _restore(self, earlier: StoryRow) -> None:
+        """Put kept work back, unless the story begins anew with an agent that wants a clean tree."""
+        key = earlier.story_key
+        if self.batch.pipeline.has_begun(key, self.batch.known_keys):
+            restore(self.house.git, self.house.project, earlier)
+        else:
+            told = f"{key} begins anew; its earlier work stays in {earlier.blocked_ref}."
+            self.batch.warn(told, story_key=key)
 
     def _write_row(
         self, key: str, epic: str, phase: Command, earlier: StoryRow | None, snapshot: str | None
