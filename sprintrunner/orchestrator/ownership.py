@@ -12,6 +12,10 @@ from ..store import BatchRow
 from .house import House
 
 
+#: How long after its last noted sign of life a server and its agents may have lived, in ms.
+_BEAT_MS = 20_000
+
+
 def file_hash(path: Path) -> str:
     """The sha256 of a file's bytes, of a link's target, or empty for what is not there."""
     try:
@@ -67,12 +71,23 @@ def has_moved(git: Git, row: BatchRow) -> str:
             f"Batch {row.id} ran on {row.branch or 'a detached HEAD'}, "
             f"the branch is {branch or 'detached'} now."
         )
-    if head != row.base_head and not (head and git.carries_batch(head, row.id)):
+    if head != row.base_head and not (head and (git.carries_batch(head, row.id) or _by_our_agent(git, row))):
         return (
             f"Batch {row.id} stopped at {(row.base_head or 'no commit')[:9]}, "
             f"HEAD is {(head or 'none')[:9]} now."
         )
     return ""
+
+
+def _by_our_agent(git: Git, row: BatchRow) -> bool:
+    """Whether HEAD was moved by an agent that commits by itself, upon a commit of ours, while we lived."""
+    if not row.base_head or not git.reachable(row.base_head):
+        return False
+    lines = git.text("log", "--reverse", "--format=%H %ct", f"{row.base_head}..HEAD").splitlines()
+    first, newest = lines[0].split()[0], max(int(line.split()[1]) for line in lines)
+    lived = (row.heartbeat_at or row.started_at) + _BEAT_MS
+    until = min(lived, row.ended_at) if row.ended_at else lived
+    return git.carries_batch(first, row.id) and newest * 1000 <= until
 
 
 def newer_changes(house: House, row: BatchRow) -> list[str]:
