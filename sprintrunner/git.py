@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import gitlock
 from .errors import GitError
 
 #: No git call may wait for a person or a pager; a hook may take its time.
@@ -80,6 +81,11 @@ class Git:
     def text(self, *args: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> str:
         """The decoded output of one git command, without the last newline."""
         return self.run(*args, stdin=stdin, env=env).stdout.decode("utf-8", "surrogateescape").rstrip("\n")
+
+    def clear_stale_lock(self) -> str:
+        """Remove an index.lock left by a git that was killed; a sentence on what was found, or empty."""
+        folder = Path(self.text("rev-parse", "--absolute-git-dir"))
+        return gitlock.clear(folder / "index.lock", self.root, folder)
 
     def is_repository(self) -> bool:
         """Whether ``root`` is the top of, or lies in, a work tree."""

@@ -9,24 +9,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import peers, recovery, settings
 from . import project as projects
-from . import recovery, settings
 from .control import Control
 from .errors import SprintRunnerError
 from .events import EventType
 from .git import Git
+from .housekeeping import Housekeeper
 from .indexing import Indexer
-from .orchestrator import House, Orchestrator, changed_by_us, has_moved
+from .orchestrator import MAX_RESUMES, House, Orchestrator, changed_by_us, has_moved
 from .project import Project
 from .services import DATABASE
 from .settings import Layers
 from .sprint import BatchStatus
-from .store import BatchRow, Store
+from .store import BatchRow, Store, StoreDamaged, mend
 
 log = logging.getLogger(__name__)
-#: Automatic resumes in a row without a new verdict, after which a person has to click.
-MAX_RESUMES = 3
 _POLL = 0.05
+
+
+def _open_store(state_dir: Path) -> Store:
+    """Open the database; a damaged one is moved aside first, unless another process works with it."""
+    path = state_dir / DATABASE
+    try:
+        return Store.open(path)
+    except StoreDamaged as damage:
+        recovery.refuse_if_held(state_dir)
+        said = mend(path)
+        log.error("%s %s", damage.sentence, said)
+        store = Store.open(path)
+        store.notice = said or ""
+        return store
 
 
 class Runtime:
@@ -41,6 +54,7 @@ class Runtime:
         self._house = House(project, state_dir, store, Git(project.root), os.environ, self.overrides)
         self._orchestrator = Orchestrator(self._house)
         self._control = Control(state_dir, self.submit)
+        self._housekeeper = Housekeeper(store, state_dir)
         self._indexer = Indexer(store, state_dir, project.root, os.environ)
 
     @classmethod
@@ -49,7 +63,7 @@ class Runtime:
         project = projects.load(root)
         state_dir = projects.state_dir(project.root)
         settings.load(project.root, state_dir, os.environ, overrides or {})
-        return cls(project, state_dir, Store.open(state_dir / DATABASE), overrides or {})
+        return cls(project, state_dir, _open_store(state_dir), overrides or {})
 
     def start(self, where: str = "a terminal", resume: bool = False) -> None:
         """Hold the project, put a crashed life in order, start the orchestrator.
@@ -63,6 +77,7 @@ class Runtime:
             recovery.end_strays(self.store, self.state_dir, values.stop_grace_seconds)
             recovery.hold_agents(self._locks)
             self._house.lock_fd = self._locks.agent_fd
+            self._tell_of_mending()
             crashed = recovery.close_records(self.store, self.state_dir, self._left())
             batch, why = self._to_resume(crashed, values.resume_after_crash, resume)
             if batch is None:
@@ -70,6 +85,7 @@ class Runtime:
             self._orchestrator.start(batch, why, sleep_until=crashed.resumes_at if crashed else None)
             self._control.start()
             self._indexer.start()
+            self._housekeeper.start()
         except BaseException:
             self._locks.release()
             self._locks = None
@@ -112,6 +128,25 @@ class Runtime:
             tx.update_batch(batch.id, reason=warning)
             tx.append(EventType.BATCH_WARNING, {"batch_id": batch.id, "warning": warning}, batch_id=batch.id)
 
+    def _tell_of_mending(self) -> None:
+        """An event too: the log is what is read a week later."""
+        if self.store.notice:
+            latest = self.store.latest_batch()
+            with self.store.transaction() as tx:
+                told = {"type": "database", "message": self.store.notice}
+                tx.append(EventType.ERROR, told, batch_id=latest.id if latest else None)
+
+    def saw_client(self, what: str, port: int, server_port: int) -> None:
+        """A request that changes something came from a local port: counted where an agent sent it."""
+        rows = [row for row in self.store.running_commands() if row.run_id]
+        if not rows:
+            return
+        run = peers.run_of_client(port, server_port, [row.run_id or "" for row in rows])
+        sender = next((row for row in rows if row.run_id == run), None)
+        if sender is not None:
+            named = f"{sender.command} of {sender.story_keys}" if sender.story_keys else sender.command
+            self.submit("visited", {"what": what, "by": named})
+
     def submit(self, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request into the orchestrator; raises the Refused family."""
         return self._orchestrator.submit(action, arguments)
@@ -141,6 +176,7 @@ class Runtime:
         self._control.stop()
         self._orchestrator.stop()
         self._indexer.stop()
+        self._housekeeper.stop()
         if self._locks is not None:
             self._locks.release()
             self._locks = None

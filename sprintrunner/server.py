@@ -72,6 +72,7 @@ class Server:
             layers=self.runtime.layers,
             submit=self.runtime.submit,
             alive=self.runtime.alive,
+            saw_client=self.runtime.saw_client,
             token=find_token(self.runtime.state_dir, layers),
             port=port,
             bind_hosts=() if host in LOOPBACK else (host,),

@@ -45,6 +45,8 @@ class Services:
     submit: Submit = _no_orchestrator
     #: Whether the orchestrator thread lives; ``/healthz`` asks.
     alive: Callable[[], bool] = field(default=lambda: False)
+    #: Told of each request that changes something where no token is in force: what, the client's port, ours.
+    saw_client: Callable[[str, int, int], None] = field(default=lambda what, port, server_port: None)
     #: The access token, or None where none is in force. Never shown, logged or sent.
     token: str | None = field(default=None, repr=False)
     #: The port the server listens on, known for sure only once it is bound: it names the session cookie.

@@ -1,7 +1,7 @@
 """The thread that carries a batch through the workflow; the only writer of state."""
 
-from .core import Orchestrator
+from .core import MAX_RESUMES, Orchestrator
 from .house import House
 from .ownership import changed_by_us, has_moved
 
-__all__ = ["House", "Orchestrator", "changed_by_us", "has_moved"]
+__all__ = ["MAX_RESUMES", "House", "Orchestrator", "changed_by_us", "has_moved"]

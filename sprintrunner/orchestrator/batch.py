@@ -72,6 +72,8 @@ class BatchRun:
         batch = self.batch
         batch.check()
         await batch.off(batch.freeze, not resumed)
+        if said := await batch.off(batch.house.git.clear_stale_lock):
+            batch.warn(said)
         batch.pipeline = await batch.off(
             pipelines.choose, batch.house.project, batch.layers().values.pipeline
         )

@@ -219,6 +219,7 @@ class Board:
 
     async def reconcile(self) -> None:
         """After a command: for stories of this batch our record wins and is put back with a warning."""
+        await self.batch.off(self.batch.say_unfrozen)
         try:
             found = await self.read()
         except (StatusFileError, BatchFailed) as error:

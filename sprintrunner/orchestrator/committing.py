@@ -14,7 +14,7 @@ from .blocking import Blocking, companions
 from .board import Board
 from .house import Batch, Story
 from .orders import Order
-from .ownership import hashes
+from .ownership import detached_ref, hashes
 from .records import Ended
 from .runner import Runner
 
@@ -159,11 +159,16 @@ class Committing:
             if key not in done:
                 keep_out |= companions(project, key)
         paths = [path for path in git.dirty() if path not in keep_out]
+        if said := git.clear_stale_lock():
+            self.batch.warn(said)
         if paths:
             git.commit(message, paths, self.batch.house.lock_fd)
-        found = git.find_commit(self.batch.id, _plain(stories[0].key))
         # The agent committed by itself, or nothing was left: the trailers still get their commit.
-        return found or git.commit_empty(message)
+        sha = git.find_commit(self.batch.id, _plain(stories[0].key)) or git.commit_empty(message)
+        if self.batch.base_branch is None:
+            # On no branch: the next checkout would leave it to git's garbage collection.
+            git.run("update-ref", detached_ref(self.batch.id), sha)
+        return sha
 
     async def _mark_done(self, stories: Sequence[Story], sha: str | None, note: str) -> None:
         for story in stories:

@@ -117,10 +117,16 @@ class Orchestrator:
             await asyncio.sleep(_BEAT_SECONDS)
             if self.batch is not None:
                 self._note_life(self.batch)
+                await self._watch_disk(self.batch)
             elif self.house.store.trouble:
                 with contextlib.suppress(SprintRunnerError):
                     await self.off(self.house.store.put_back)
                     await self.off(self.house.store.probe)
+
+    async def _watch_disk(self, batch: Batch) -> None:
+        with contextlib.suppress(OSError, SprintRunnerError):
+            for sentence in await self.off(batch.seen.disk.look):
+                batch.warn(sentence)
 
     def _note_life(self, batch: Batch) -> None:
         try:

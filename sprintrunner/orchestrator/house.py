@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ from ..project import Project
 from ..sprint import BatchState, Command, StoryStatus
 from ..store import BatchRow, Store
 from ..verdict import Finding
+from . import frozen
+from .diskwatch import DiskWatch
 
 if TYPE_CHECKING:
     from ..process import Supervised
@@ -99,6 +100,17 @@ class Story:
         return self.status in (StoryStatus.DONE, StoryStatus.BLOCKED)
 
 
+@dataclass
+class Seen:
+    """What was noticed beside the work, so that each thing is said once."""
+
+    disk: DiskWatch
+    #: Settings and prompts that somebody changed since the batch began.
+    unfrozen: set[str] = field(default_factory=set)
+    #: Requests that agents of the batch sent to the dashboard.
+    visits: int = 0
+
+
 def keys_of(stories: Sequence[Story]) -> str:
     """The keys of one command, joined as in every event."""
     return ",".join(story.key for story in stories)
@@ -135,11 +147,10 @@ class Batch:
         self.known_keys: tuple[str, ...] = ()
         self.background: set[asyncio.Task[None]] = set()
         self.sleeping: asyncio.Lock = asyncio.Lock()
-        self.sleeps = 0
-        self.slept_ms = 0
-        self.woke_at = 0
+        self.sleeps = self.slept_ms = self.woke_at = 0
         #: What the installed agent programs say of themselves, by path.
         self.probed: dict[str, Capabilities] = {}
+        self.seen = Seen(DiskWatch((house.project.root, house.state_dir)))
         #: A sleep that a crash cut short goes on until this moment (ms).
         self.sleep_until: int | None = None
         #: How many commands work in the project's own tree; a merge of a background copy waits for none.
@@ -168,14 +179,15 @@ class Batch:
             (self.house.state_dir / name).mkdir(exist_ok=True, mode=0o700)
         if self.frozen.is_dir() and not again:
             return
-        shutil.rmtree(self.frozen, ignore_errors=True)
-        self.frozen.mkdir(parents=True, mode=0o700)
-        toml = self.house.project.root / "sprintrunner.toml"
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(toml, self.frozen / "sprintrunner.toml")
-        prompts = self.house.project.root / ".sprintrunner" / "prompts"
-        if prompts.is_dir() and not prompts.is_symlink():
-            shutil.copytree(prompts, self.frozen / "prompts", dirs_exist_ok=True, symlinks=True)
+        frozen.freeze(self.house.project.root, self.frozen)
+
+    def say_unfrozen(self) -> None:
+        """Name the settings and prompts that somebody changed since the batch began, each time anew."""
+        found = frozen.changed(self.house.project.root, self.frozen)
+        if set(found) - self.seen.unfrozen:
+            listed = ", ".join(found[:5])
+            self.warn(f"Changed while the batch runs, not obeyed before the next one: {listed}.")
+        self.seen.unfrozen = set(found)
 
     def layers(self) -> settings.Layers:
         """Settings for the next command: the frozen file, what was saved meanwhile, the environment."""

@@ -43,6 +43,11 @@ def foreign_changes(house: House, latest: BatchRow | None) -> list[str]:
     return [p for p in house.git.dirty() if p not in left or left[p] != file_hash(root / p)]
 
 
+def detached_ref(batch_id: int) -> str:
+    """The ref that keeps the commits of a batch that began on a detached HEAD."""
+    return f"refs/sprintrunner/{batch_id}/commits"
+
+
 def allowed_dirt(house: House, latest: BatchRow | None, policy: str) -> list[str]:
     """The person's changed paths a batch may start upon; Refused with one sentence where it may not."""
     foreign = foreign_changes(house, latest)

@@ -15,7 +15,7 @@ from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClas
 from ..store import BatchRow, CommandRow
 from ..workflow import STORY_COMMANDS
 from .house import Batch, House
-from .ownership import allowed_dirt, has_moved, is_ours, remember_as_ours
+from .ownership import allowed_dirt, detached_ref, has_moved, is_ours, remember_as_ours
 
 if TYPE_CHECKING:
     from .core import Orchestrator
@@ -53,6 +53,7 @@ class Requests:
             "stop_command": self.stop_command,
             "log": self.log,
             "status": self.status,
+            "visited": self.visited,
         }
 
     async def answer(self, action: str, arguments: Mapping[str, Any]) -> Answer:
@@ -156,7 +157,8 @@ class Requests:
             )
         if columns.get("branch") is None:
             with self.store.transaction() as tx:
-                warning = "HEAD is detached: commits of this batch are on no branch."
+                kept = detached_ref(batch_id)
+                warning = f"HEAD is detached: the commits of this batch are on no branch; {kept} keeps them."
                 tx.append(
                     EventType.BATCH_WARNING, {"batch_id": batch_id, "warning": warning}, batch_id=batch_id
                 )
@@ -283,6 +285,16 @@ class Requests:
         if self.batch is None and ours:
             await self.orchestrator.off(remember_as_ours, house, house.project.status_path)
         return {"status": "done", "story_key": key}
+
+    async def visited(self, arguments: Mapping[str, Any]) -> Answer:
+        """An agent sent a request to the dashboard: counted, and said at 1, 10, 100 … of them."""
+        batch = self.batch
+        if batch is not None:
+            batch.seen.visits += 1
+            if batch.seen.visits == 10 ** (len(str(batch.seen.visits)) - 1):
+                by, what = str(arguments.get("by", "")), str(arguments.get("what", ""))
+                batch.warn(f"The agent of {by} sent {what} to this dashboard ({batch.seen.visits} so far).")
+        return {"status": "counted"}
 
     async def skip(self, arguments: Mapping[str, Any]) -> Answer:
         """A person has seen it: the story stays blocked and asks no more."""

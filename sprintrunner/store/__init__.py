@@ -6,7 +6,7 @@ from .core import Store
 from .opening import StoreDamaged
 from .rows import BatchRow, CommandRow, FindingRow, RoundRow, StoryRow, TaskRow, Totals
 from .schema import FindingStatus, TechSpec
-from .upkeep import mend
+from .upkeep import mend, newest_backup
 from .writes import Tx
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "Totals",
     "Tx",
     "mend",
+    "newest_backup",
 ]

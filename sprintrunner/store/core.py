@@ -37,6 +37,8 @@ class Store(HistoryReads):
         self._writing: int | None = None
         #: Why the last write was not taken, empty since one was.
         self.trouble = ""
+        #: What was done to the file before it was opened, for a person to read.
+        self.notice = ""
 
     @classmethod
     def open(cls, path: Path) -> Store:

@@ -24,6 +24,11 @@ def backups(path: Path, folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{path.stem}-*.db"), reverse=True)
 
 
+def newest_backup(path: Path, folder: Path) -> Path | None:
+    """The newest backup of the database ``path`` in ``folder``."""
+    return next(iter(backups(path, folder)), None)
+
+
 def back_up(path: Path, folder: Path, keep: int = KEEP) -> Path:
     """Copy a database that may be in use; raises sqlite3.Error. No half copy ever has a backup's name."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

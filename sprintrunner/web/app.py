@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 
 from flask import Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from ..errors import SprintRunnerError
 from ..events import Event
 from ..services import Services
 from . import (
@@ -31,6 +33,10 @@ from .hub import Hub
 from .streams import FALLBACK_STREAMS
 
 _BLUEPRINTS = (
+log = logging.getLogger(__name__)
+
+#: Methods that change nothing.
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
     login.bp,
     streams.bp,
     actions.bp,
@@ -75,9 +81,21 @@ def _wire_requests(app: Flask, services: Services) -> None:
         app.before_request(lambda: login.guard(door))
     app.after_request(_protect)
 
+    else:
+        app.before_request(lambda: _note_client(services))
 
 def _measure_body() -> None:
     """Read a body now: its limit acts only on reading, and a view may not read it."""
+def _note_client(services: Services) -> None:
+    """Without a token an agent can press our buttons: where it does, that is counted and shown."""
+    port = str(request.environ.get("REMOTE_PORT", ""))
+    if request.method not in _READING and port.isdecimal():
+        try:
+            services.saw_client(f"{request.method} {request.path[:200]}", int(port), services.port)
+        except SprintRunnerError:
+            log.exception("the sender of a request could not be told")
+
+
     if request.method in ("POST", "PUT", "DELETE"):
         data = request.get_data(cache=True)
         if len(data) > MAX_BODY:

@@ -69,7 +69,18 @@ def attention(reading: Reading) -> tuple[Item, ...]:
 def _attention(reading: Reading) -> tuple[Item, ...]:
     blocked = [item for entry in reading.entries if (item := _blocked(reading, entry))]
     drifted = [_drift(drift) for drift in drifts(reading)]
-    return (*blocked, *_interrupted(reading), *_status_file(reading), *drifted)
+    return (*_database(reading), *blocked, *_interrupted(reading), *_status_file(reading), *drifted)
+
+
+def _database(reading: Reading) -> tuple[Item, ...]:
+    """The page can tell what no event can: that nothing is recorded now."""
+    store = reading.store
+    said = [("takes no records", store.trouble), ("was repaired", store.notice)]
+    return tuple(
+        Item(words.slot("database", where), "attention", "warn", "Database", where, why)
+        for where, why in said
+        if why
+    )
 
 
 def _blocked(reading: Reading, entry: Entry) -> Item | None:

@@ -1,0 +1,73 @@
+"""Keeps the database small and copied: a daily backup, and old events deleted, while no batch runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from .errors import SprintRunnerError
+from .store import Store, newest_backup
+
+log = logging.getLogger(__name__)
+
+#: The first look comes after the start has settled; then one an hour. Seconds.
+_FIRST_LOOK, _EACH = 3.0, 3600.0
+_DAY_MS = 86_400_000
+#: A batch that never ends must not keep the copy from being made for longer than this, in days.
+_LATEST_BACKUP = 2
+#: Events are kept this long, in days, and of so many batches; batches and commands stay for ever.
+KEEP_DAYS, KEEP_BATCHES = 180, 1000
+
+
+class Housekeeper:
+    """A thread of its own: neither the orchestrator nor a request waits for it."""
+
+    def __init__(self, store: Store, state_dir: Path) -> None:
+        self._store = store
+        self._folder = state_dir / "backups"
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Begin; once."""
+        # Made here: a thread made before gunicorn's fork would not live after it.
+        threading.Thread(target=self._run, name="housekeeping", daemon=True).start()
+
+    def stop(self) -> None:
+        """Let no further look begin. Repeatable."""
+        self._over.set()
+
+    def _run(self) -> None:
+        wait = _FIRST_LOOK
+        while not self._over.wait(wait):
+            try:
+                self.look()
+            except (SprintRunnerError, OSError):
+                log.exception("the database could not be backed up or tidied; tried again in an hour")
+            wait = _EACH
+
+    def look(self) -> None:
+        """Back up what is due; delete what is old."""
+        now = self._store.now()
+        age = now - _stamp(newest_backup(self._store.path, self._folder))
+        live = self._store.live_batch() is not None
+        due = age >= (_LATEST_BACKUP if live else 1) * _DAY_MS
+        if due and self._store.count_batches():
+            log.info("backup written: %s", self._store.backup(self._folder))
+        if not live:
+            self._delete_old(now)
+
+    def _delete_old(self, now: int) -> None:
+        before = now - KEEP_DAYS * _DAY_MS
+        beyond = self._store.batches(1, KEEP_BATCHES)
+        if beyond and beyond[0].ended_at is not None:
+            before = max(before, beyond[0].ended_at + 1)
+        gone = self._store.prune_events(before)
+        if gone:
+            log.info("%d old events deleted", gone)
+
+
+def _stamp(backup: Path | None) -> int:
+    """When a backup was written, in ms; 0 for none. A clock set back makes none younger than now."""
+    return 0 if backup is None else min(int(backup.stat().st_mtime * 1000), int(time.time() * 1000))

@@ -1,0 +1,47 @@
+"""Tells which run a local HTTP client belongs to, by the kernel's table of connections and the marker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import process
+
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_ADDRESS, _PEER, _INODE = 1, 2, 9
+
+
+def run_of_client(port: int, server_port: int, run_ids: Iterable[str]) -> str | None:
+    """The run whose process tree holds the other end of a local connection, or None.
+
+    ``port`` is the client's, ``server_port`` ours. Whoever has dropped the marker of its run is not found.
+    """
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port, server_port)}
+    if not sockets:
+        return None
+    return next(
+        (run for run in run_ids if any(_holds(pid, sockets) for pid in process.find_marked(run))), None
+    )
+
+
+def _inodes(port: int, server_port: int) -> list[str]:
+    wanted = (f":{port:04X}", f":{server_port:04X}")
+    found = []
+    for table in _TABLES:
+        try:
+            rows = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            if fields[_ADDRESS].endswith(wanted[0]) and fields[_PEER].endswith(wanted[1]):
+                found.append(fields[_INODE])
+    return found
+
+
+def _holds(pid: int, sockets: set[str]) -> bool:
+    try:
+        return any(os.readlink(entry.path) in sockets for entry in os.scandir(f"/proc/{pid}/fd"))  # noqa: PTH115
+    except OSError:
+        return False
