@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_stories_walk_through_their_statuses(engine: Engine) -> None:
             if p["story_key"] == key
         ]
         path = ["backlog", "ready-for-dev", "in-progress", "review", "done"]
-        assert steps == list(zip(path, path[1:], strict=False))
+        assert steps == list(pairwise(path))
         row = engine.story(key)
         assert row.status == "done" and row.commit_sha and row.ended_at
 

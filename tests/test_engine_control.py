@@ -505,6 +505,20 @@ def test_settings_an_agent_edited_are_not_obeyed_when_its_batch_goes_on(make: Ma
     assert engine.raw_status(FIRST) == "done", row.reason
 
 
+@pytest.mark.parametrize("status", ["done", "blocked", "on-hold"])
+def test_a_batch_goes_on_whatever_its_storys_line_says_by_then(make: Make, status: str) -> None:
+    engine = make(READY)
+    batch = hanging(engine)
+    engine.close()
+    set_status(engine.root, FIRST, status)
+    engine.env(REHEARSAL_FAULT="")
+    engine.open(resume=True)
+    row = engine.wait(batch)
+    assert row.status == BatchStatus.ALL_DONE, row.reason
+    assert engine.story(FIRST).status == "done"
+    assert engine.raw_status(FIRST) == "done"
+
+
 def test_a_second_owner_is_refused_by_name_through_a_link_too(make: Make) -> None:
     engine = make(READY)
     engine.open(where="the first server")

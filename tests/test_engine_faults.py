@@ -146,14 +146,21 @@ def test_a_red_verify_after_a_clean_review_is_a_finding_of_its_own(make: Make) -
 # development
 
 
-def test_a_developer_that_changed_nothing_did_not_develop(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("patience", "attempts", "words"),
+    [(2, 2, "no progress: 2 dev-story attempts changed nothing"), (10, 3, "dev-story failed 3 times: ")],
+)
+def test_a_developer_that_changed_nothing_did_not_develop(
+    make: Make, patience: int, attempts: int, words: str
+) -> None:
     engine = make(READY)
+    engine.env(SPRINTRUNNER_NO_PROGRESS_ATTEMPTS=str(patience))
     row = engine.run(FIRST, fault="no-change")
     never_done(engine)
-    attempts = engine.commands(row.id, "dev-story")
-    assert [r.attempt for r in attempts] == [1, 2, 3]
-    assert "changed nothing" in str(attempts[0].reason)
-    assert "dev-story failed 3 times: " in str(engine.story(FIRST).reason)
+    rows = engine.commands(row.id, "dev-story")
+    assert [r.attempt for r in rows] == list(range(1, attempts + 1))
+    assert "changed nothing" in str(rows[0].reason)
+    assert words in str(engine.story(FIRST).reason)
     assert engine.story(FIRST).blocked_ref is None
 
 
