@@ -15,7 +15,8 @@ from sprintrunner.services import Services
 from sprintrunner.store import Store
 from sprintrunner.web import assets, fragments
 from sprintrunner.web.render import environment, render
-from sprintrunner.web.views import board, dashboard, grid, history, needs, now, settings
+from sprintrunner.web.views import board, dashboard, grid, history, ledger, needs, now, settings, story
+from sprintrunner.web.views.evidence import Evidence, Line
 from sprintrunner.web.views.reading import Reading
 
 _SLOT = re.compile(r'<template hx-swap-oob="innerMorph:#([\w-]+)">(.*?)</template>\n', re.DOTALL)
@@ -156,6 +157,18 @@ def test_an_address_cannot_be_closed_by_what_it_names() -> None:
     assert fragments.oob('a">', "x") == '<template hx-swap-oob="innerMorph:#a&#34;&gt;">x</template>\n'
 
 
+SAMPLE_LEDGER = ledger.Ledger(
+    (ledger.Finding("HIGH", "blocked", "Totals are rounded", "totals.py:4", "open", ("new", "open")),),
+    (ledger.Review(1, 1, "1 new", (ledger.Part("new", 0, 39),)), ledger.Review(2, 2, "1 still open", ())),
+)
+
+
+def _lanes(reading: Reading) -> object:
+    view = story.story_page(reading, "2a-3-pdf-rendering")
+    assert view is not None and view.waterfall is not None
+    return view.waterfall.rows
+
+
 def _samples(reading: Reading) -> dict[str, dict[str, object]]:
     """For each partial what its first line says it reads."""
     found = {slot.partial: {slot.variable: slot.read(reading)} for slot in dashboard.SLOTS}
@@ -166,6 +179,11 @@ def _samples(reading: Reading) -> dict[str, dict[str, object]]:
     return found | {
         "partials/board.html": {"board": board.board(reading)},
         "partials/board_epic.html": {"card": board.board(reading).columns[1].epics[0]},
+        "partials/ledger.html": {"ledger": SAMPLE_LEDGER},
+        "partials/evidence.html": {
+            "evidence": Evidence((Line("missing", "Commit", "none is recorded"),), 0, 1)
+        },
+        "partials/lane_rows.html": {"rows": _lanes(reading)},
         "partials/now_card.html": {"card": now.now(reading).cards[0]},
         "partials/story_row.html": {"row": view.epics[1].rows[2]},
         "partials/epic_row.html": {"epic": view.epics[1]},

@@ -22,6 +22,7 @@ from . import (
     pages,
     pages_history,
     pages_search,
+    pages_story,
     pages_time,
     pages_transcript,
     streams,
@@ -32,17 +33,18 @@ from .gate import MAX_BODY, MAX_PARTS, Gate, HopCheck, protect
 from .hub import Hub
 from .streams import FALLBACK_STREAMS
 
-_BLUEPRINTS = (
 log = logging.getLogger(__name__)
 
 #: Methods that change nothing.
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_BLUEPRINTS = (
     login.bp,
     streams.bp,
     actions.bp,
     api.bp,
     files.bp,
     pages.bp,
+    pages_story.bp,
     pages_transcript.bp,
     pages_time.bp,
     pages_history.bp,
@@ -79,13 +81,11 @@ def _wire_requests(app: Flask, services: Services) -> None:
         door = login.Door(services.state_dir, services.token, lambda: services.port)
         app.extensions["door"] = door
         app.before_request(lambda: login.guard(door))
-    app.after_request(_protect)
-
     else:
         app.before_request(lambda: _note_client(services))
+    app.after_request(_protect)
 
-def _measure_body() -> None:
-    """Read a body now: its limit acts only on reading, and a view may not read it."""
+
 def _note_client(services: Services) -> None:
     """Without a token an agent can press our buttons: where it does, that is counted and shown."""
     port = str(request.environ.get("REMOTE_PORT", ""))
@@ -96,6 +96,8 @@ def _note_client(services: Services) -> None:
             log.exception("the sender of a request could not be told")
 
 
+def _measure_body() -> None:
+    """Read a body now: its limit acts only on reading, and a view may not read it."""
     if request.method in ("POST", "PUT", "DELETE"):
         data = request.get_data(cache=True)
         if len(data) > MAX_BODY:

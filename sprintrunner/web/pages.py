@@ -15,7 +15,7 @@ from ..settings import BY_NAME
 from . import assets
 from .context import row_id, services
 from .render import render
-from .views import dashboard, settings, shell, story
+from .views import dashboard, settings, shell
 from .views.grid import Wanted
 from .views.reading import Reading
 
@@ -45,18 +45,9 @@ def index() -> str:
     return render("dashboard.html", shell=frame, **dashboard.values(reading, wanted))
 
 
-def _page(template: str, title: str, current: str, reading: Reading, **values: Any) -> str:
+def page(template: str, title: str, current: str, reading: Reading, **values: Any) -> str:
+    """Render one page; ``current`` is the address of the entry of the navigation it belongs to."""
     return render(template, shell=shell.shell(reading, title, current), **values)
-
-
-@bp.get("/stories/<key:key>")
-def story_page(key: str) -> str:
-    """One story."""
-    reading = Reading(services())
-    view = story.story_page(reading, key)
-    if view is None:
-        abort(404, f"There is no story {key} in the status file, and no batch worked on one.")
-    return _page("story.html", key, "/", reading, page=view)
 
 
 @bp.get("/commands/<command_id>/transcript")
@@ -83,7 +74,7 @@ def show_settings() -> str:
 
 
 def _settings(form: settings.Form) -> str:
-    return _page("settings.html", "Settings", "/settings", Reading(services()), form=form)
+    return page("settings.html", "Settings", "/settings", Reading(services()), form=form)
 
 
 @bp.post("/settings")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...sprint import StoryStatus
-from ...store import CommandRow
+from ...store import BatchRow, CommandRow
 from . import words
 from .forecast import Forecast, forecast
 from .handled import batch_gaps
@@ -74,11 +74,7 @@ def night(reading: Reading) -> Night | None:
     batch = reading.batch
     if batch is None or not reading.batch_commands:
         return None
-    end, ahead = batch.ended_at or reading.now, reading.once(forecast)
-    length = max(60_000, end - batch.started_at)
-    # While it runs some room is left at the right, so that the line does not look finished.
-    last = batch.started_at + int(length * (1.12 if reading.live else 1.0))
-    axis = Axis(batch.started_at, max(last, ahead.high if ahead else 0, batch.resumes_at or 0))
+    end, ahead, axis = batch.ended_at or reading.now, reading.once(forecast), axis_of(reading, batch)
     cycles = _cycles(reading, axis, end)
     ends = words.ends(ahead.low, ahead.high) if ahead else ""
     return Night(
@@ -90,6 +86,15 @@ def night(reading: Reading) -> Night | None:
         ends=ends,
         said=_said(reading, len(cycles), ends),
     )
+
+
+def axis_of(reading: Reading, batch: BatchRow) -> Axis:
+    """The axis from the start of the batch to its end, to its expected end while it runs."""
+    length = max(60_000, (batch.ended_at or reading.now) - batch.started_at)
+    # While it runs some room is left at the right, so that the line does not look finished.
+    last = batch.started_at + int(length * (1.12 if reading.live else 1.0))
+    ahead = reading.once(forecast)
+    return Axis(batch.started_at, max(last, ahead.high if ahead else 0, batch.resumes_at or 0))
 
 
 def _said(reading: Reading, cycles: int, ends: str) -> str:

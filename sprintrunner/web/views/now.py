@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...sprint import Command
+from ...sprint import Command, CommandStatus
 from ...store import CommandRow
 from ...workflow import DOCUMENT_REVIEWS, PHASES
-from .reading import Reading, keys_of
+from .reading import Reading, keys_of, took
+
+#: How long (ms) the card of an ended command stays with its result; the stylesheet has the same number.
+STAYS = 5_000
 
 #: Verbs of an action whose object is a name of the machine, set in mono.
 _ON_A_NAME = frozenset({"editing", "reading", "writing", "creating", "running"})
@@ -23,7 +26,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One running command. Times in ms; ``silent_after`` is its watchdog's patience."""
+    """One running command, or one that ended just now: then ``result`` is its status and ``why`` says why.
+
+    Times in ms; ``silent_after`` is its watchdog's patience.
+    """
 
     id: int
     slot: str
@@ -44,6 +50,9 @@ class Card:
     cost: float | None
     transcript: bool
     now: int
+    result: str = ""
+    why: str = ""
+    took: int = 0
 
     @property
     def silent(self) -> int:
@@ -67,8 +76,10 @@ class Now:
 
 def now(reading: Reading) -> Now:
     """Read the section."""
-    cards = tuple(card(reading, command) for command in reading.running)
-    return Now(cards, reading.live, "" if cards else _waiting(reading))
+    just = [c for c in reading.batch_commands if c.ended_at and c.ended_at > reading.now - STAYS]
+    shown = sorted({c.id: c for c in (*reading.running, *just)}.values(), key=lambda c: c.id)
+    cards = tuple(card(reading, command) for command in shown)
+    return Now(cards, reading.live, "" if reading.running else _waiting(reading))
 
 
 def _waiting(reading: Reading) -> str:
@@ -109,6 +120,9 @@ def card(reading: Reading, command: CommandRow) -> Card:
         cost=command.cost_usd,
         transcript=bool(command.transcript),
         now=reading.now,
+        result="" if command.status == CommandStatus.RUNNING else str(command.status),
+        why=command.reason or command.output_summary or "",
+        took=took(command, reading.now),
     )
 
 

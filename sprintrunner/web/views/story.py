@@ -1,37 +1,58 @@
-"""The page of one story: its file, its commands, the ledger of its findings, its commit."""
+"""The page of one story: its file, its commands over time, its findings, the evidence that it is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...errors import ProjectError
+from ...errors import GitError, ProjectError
 from ...git import Commit
 from ...project import Outline, read_inside, story_file, story_outline
-from ...sprint import CommandStatus, Entry, StoryStatus
-from ...store import FindingRow, RoundRow, StoryRow
+from ...sprint import Command, CommandStatus, Entry, StoryStatus
+from ...store import CommandRow, StoryRow
 from ...workflow import STORY_COMMANDS
 from . import looks
 from .commands import CommandLine, lines_of
+from .diff import FileChange, files_of
+from .evidence import Evidence, evidence
+from .ledger import Ledger, ledger
 from .looks import Look
 from .reading import Reading, Share, by_story, took
+from .waterfall import Waterfall, waterfall
+
+#: Files of a commit that the page lists; its own page has them all.
+MOST_FILES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One finding; ``rounds`` is what each review of the story said of it, empty where nothing."""
+class Attempt:
+    """One attempt at a phase, and how many files its agent had changed by then, None where nobody looked."""
 
-    severity: str
-    hue: str
-    title: str
-    place: str
-    status: str
-    rounds: tuple[str, ...]
+    line: CommandLine
+    changed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """All attempts at one phase side by side; ``others`` are the phases with how often each was tried."""
+
+    phase: str
+    attempts: tuple[Attempt, ...]
+    others: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoryCommit:
+    """A commit of the story with the first of its files."""
+
+    commit: Commit
+    files: tuple[FileChange, ...]
+    more: int
 
 
 @dataclass(frozen=True, slots=True)
 class StoryPage:
-    """One story. ``reviews`` are the attempt numbers that head the ledger's columns."""
+    """One story. Times in ms; ``before`` and ``after`` are its neighbours in the status file."""
 
     key: str
     title: str
@@ -44,24 +65,31 @@ class StoryPage:
     file: str
     commands: tuple[CommandLine, ...]
     ms: int
+    span: int | None
     cost: float | None
-    findings: tuple[Finding, ...]
-    reviews: tuple[int, ...]
-    commits: tuple[Commit, ...]
+    budget: float | None
+    tokens: int
+    cached: int
+    waterfall: Waterfall | None
+    ledger: Ledger
+    evidence: Evidence | None
+    attempts: Attempts | None
+    commits: tuple[StoryCommit, ...]
     batch_id: int | None
     cycle: int | None
     phases: tuple[str, ...]
     may_retry: bool
     may_close: bool
+    before: str
+    after: str
     now: int
 
 
-_HUES = {"CRITICAL": "blocked", "HIGH": "blocked", "MEDIUM": "attention"}
-_SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "NONE")
+def story_page(reading: Reading, key: str, phase: str = "") -> StoryPage | None:
+    """Read the page of a story; None when neither the status file nor the database knows the key.
 
-
-def story_page(reading: Reading, key: str) -> StoryPage | None:
-    """Read the page of a story; None when neither the status file nor the database knows the key."""
+    ``phase`` is the command whose attempts are compared; without it the one that needed most of them.
+    """
     entry = next((one for one in reading.entries if one.key == key), None)
     record = reading.records.get(key)
     if entry is None and record is None:
@@ -69,10 +97,9 @@ def story_page(reading: Reading, key: str) -> StoryPage | None:
     status = reading.status_of(entry) if entry else record.status if record else None
     commands = reading.store.commands_of_story(key)
     running = any(c.status == CommandStatus.RUNNING for c in commands) and reading.live
-    shares = by_story(commands).get(key, [])
     outline, file = _file(reading, key)
     epic = (entry.epic if entry else record.epic_id if record else "") or ""
-    reviews = [c for c in commands if c.command == "code-review" and record and c.batch_id == record.batch_id]
+    before, after = _neighbours(reading, key)
     return StoryPage(
         key=key,
         title=_title(outline, entry, record),
@@ -85,17 +112,69 @@ def story_page(reading: Reading, key: str) -> StoryPage | None:
         file=file,
         commands=lines_of(reading, commands),
         ms=sum(took(command, reading.now) for command in commands),
-        cost=_cost(shares),
-        findings=_findings(reading, record, [c.id for c in reviews]),
-        reviews=tuple(c.attempt for c in reviews),
-        commits=tuple(reading.commits([record.commit_sha])) if record and record.commit_sha else (),
+        span=record.ended_at - record.started_at
+        if record and record.ended_at and record.started_at
+        else None,
+        cost=_cost(by_story(commands).get(key, [])),
+        budget=reading.layers.values.budget_usd_per_story,
+        tokens=sum(_tokens(command) for command in commands),
+        cached=sum(command.tokens_cache_read or 0 for command in commands),
+        waterfall=waterfall(reading, reading.store.batch(record.batch_id) if record else None, commands),
+        ledger=ledger(reading, record, commands),
+        evidence=evidence(reading, record, outline),
+        attempts=_attempts(reading, commands, phase),
+        commits=_commits(reading, record),
         batch_id=record.batch_id if record else None,
         cycle=record.cycle if record else None,
         phases=tuple(map(str, STORY_COMMANDS)),
         may_retry=not running and _can_retry(entry),
         may_close=not running and status is StoryStatus.BLOCKED,
+        before=before,
+        after=after,
         now=reading.now,
     )
+
+
+def _neighbours(reading: Reading, key: str) -> tuple[str, str]:
+    keys = ["", *(entry.key for entry in reading.entries), ""]
+    at = keys.index(key) if key in keys else 0
+    return (keys[at - 1], keys[at + 1]) if at else ("", "")
+
+
+def _tokens(command: CommandRow) -> int:
+    counts = (command.tokens_in, command.tokens_out, command.tokens_cache_read, command.tokens_cache_write)
+    return sum(count or 0 for count in counts)
+
+
+def _attempts(reading: Reading, commands: Sequence[CommandRow], phase: str) -> Attempts | None:
+    by_phase: dict[str, list[CommandRow]] = {}
+    for command in commands:
+        by_phase.setdefault(command.command, []).append(command)
+    if not by_phase:
+        return None
+    order = [str(command) for command in STORY_COMMANDS if command in by_phase]
+    order += [name for name in by_phase if name not in order]
+    busiest = max(order, key=lambda name: (len(by_phase[name]), name == Command.DEV_STORY))
+    chosen = phase if phase in by_phase else busiest
+    mine = by_phase[chosen]
+    attempts = map(Attempt, lines_of(reading, mine), map(_changed, mine))
+    return Attempts(chosen, tuple(attempts), tuple((name, len(by_phase[name])) for name in order))
+
+
+def _changed(command: CommandRow) -> int | None:
+    told = command.evidence.get("changed") if isinstance(command.evidence, dict) else None
+    return len(told) if isinstance(told, list) else None
+
+
+def _commits(reading: Reading, record: StoryRow | None) -> tuple[StoryCommit, ...]:
+    found = []
+    for commit in reading.commits([record.commit_sha] if record and record.commit_sha else []):
+        try:
+            files = files_of(reading.project.root, commit.sha)
+        except GitError:
+            files = ()
+        found.append(StoryCommit(commit, files[:MOST_FILES], max(0, len(files) - MOST_FILES)))
+    return tuple(found)
 
 
 def _can_retry(entry: Entry | None) -> bool:
@@ -123,33 +202,3 @@ def _file(reading: Reading, key: str) -> tuple[Outline | None, str]:
         return story_outline(read_inside(project.root, path)), str(path.relative_to(project.root))
     except (ProjectError, ValueError):
         return None, ""
-
-
-def _findings(reading: Reading, record: StoryRow | None, reviews: list[int]) -> tuple[Finding, ...]:
-    if record is None:
-        return ()
-    said: dict[int, list[RoundRow]] = {}
-    for told in reading.store.finding_rounds(record.id):
-        said.setdefault(told.finding_id, []).append(told)
-    rows = reading.store.findings(record.id)
-    rows.sort(key=lambda row: (_SEVERITIES.index(row.severity), row.status == "fixed", row.id))
-    return tuple(_finding(row, said.get(row.id, []), reviews) for row in rows)
-
-
-def _finding(row: FindingRow, said: list[RoundRow], reviews: list[int]) -> Finding:
-    by_review = {told.command_id: str(told.status) for told in said}
-    first = next((review for review in reviews if review in by_review), None)
-    return Finding(
-        severity=str(row.severity),
-        hue=_HUES.get(row.severity, "neutral"),
-        title=row.title,
-        place=f"{row.file}:{row.line}" if row.file and row.line else row.file or "",
-        status=str(row.status),
-        rounds=tuple(_word(by_review.get(review, ""), review == first) for review in reviews),
-    )
-
-
-def _word(status: str, first: bool) -> str:
-    if not first:
-        return status
-    return "new" if status == "open" else "new, fixed"
