@@ -114,7 +114,6 @@ class Board:
         earlier: StoryRow | None,
     ) -> Story:
         now = self.store.now()
-        title = entry.title or (earlier.title if earlier else "") or ""
         shared: dict[str, Any] = {
             "status": status,
             "entry_phase": str(phase),
@@ -123,22 +122,14 @@ class Board:
         }
         with self.store.transaction() as tx:
             if row is None:
-                kept = (
-                    {"tech_spec": earlier.tech_spec, "created_by_us": earlier.created_by_us}
-                    if earlier
-                    else {}
-                )
-                keep = earlier is not None and status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW)
                 row_id = tx.insert_story(
                     batch_id=self.batch.id,
                     story_key=entry.key,
                     epic_id=entry.epic or "",
-                    title=title,
                     started_at=now,
                     attempts_reset_at=now,
-                    snapshot=earlier.snapshot if keep and earlier else None,
                     **shared,
-                    **kept,
+                    **_known(entry, status, earlier),
                 )
             else:
                 row_id = row.id
@@ -268,3 +259,16 @@ def _finding(row: Any) -> Finding:
         "open" if row.status == "open" else "fixed",
         row.seen or 0,
     )
+
+
+def _known(entry: Entry, status: StoryStatus, earlier: StoryRow | None) -> dict[str, Any]:
+    """What an earlier batch recorded of a story goes on; its snapshot only where its work is in the tree."""
+    if earlier is None:
+        return {"title": entry.title or ""}
+    begun = status in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW)
+    return {
+        "title": entry.title or earlier.title or "",
+        "tech_spec": earlier.tech_spec,
+        "created_by_us": earlier.created_by_us,
+        "snapshot": earlier.snapshot if begun else None,
+    }

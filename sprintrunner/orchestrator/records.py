@@ -132,10 +132,7 @@ class Records:
                 **self._left(ended),
                 **self._spent(ended.result),
             )
-            if counted and self.batch.resume_count:
-                # A new verdict: the resumes before it were not in vain.
-                tx.update_batch(self.batch.id, resume_count=0)
-                self.batch.resume_count = 0
+            self._note_progress(tx, counted)
             if also is not None:
                 also(tx)
             said = {"status": str(status), "reason": words, "attempt": ended.attempt}
@@ -146,6 +143,12 @@ class Records:
                 story_id=_story_id(order),
                 command_id=ended.command_id,
             )
+
+    def _note_progress(self, tx: Tx, counted: bool) -> None:
+        """A new verdict: the resumes before it were not in vain."""
+        if counted and self.batch.resume_count:
+            tx.update_batch(self.batch.id, resume_count=0)
+            self.batch.resume_count = 0
 
     def _left(self, ended: Ended) -> dict[str, Any]:
         """What a run left behind, secrets taken out: the raw output stays in its file alone."""
