@@ -131,6 +131,7 @@ class Orchestrator:
     def _note_life(self, batch: Batch) -> None:
         try:
             with self.house.store.transaction() as tx:
+                tx.probe()  # the sign of life itself needs no room on a full disk
                 tx.update_batch(batch.id, heartbeat_at=self.house.store.now())
         except StoreUnavailable as error:
             # An agent that says nothing would run on with nobody able to record it.

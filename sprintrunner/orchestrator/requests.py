@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import agents, budget, pipelines, status_file, tasklog
-from ..errors import Conflict, NotFound, Refused
+from ..errors import Conflict, NotFound, Refused, StoreUnavailable
 from ..events import EventType
 from ..redact import redact
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClass, StoryStatus
@@ -61,7 +61,12 @@ class Requests:
         handler = self._actions.get(action)
         if handler is None:
             raise Refused(f"There is no action {action!r}.")
-        return await handler(arguments)
+        try:
+            return await handler(arguments)
+        except StoreUnavailable as error:
+            if self.batch is not None:
+                self.batch.distrust(error)
+            raise
 
     @property
     def batch(self) -> Batch | None:
