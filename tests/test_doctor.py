@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from bmad_skills import auto, classic, skill
 
 from sprintrunner import doctor
 from sprintrunner.doctor import Check, Status
@@ -141,3 +143,133 @@ def test_a_damaged_database_fails(root: Path, env: dict[str, str], tmp_path: Pat
 def test_no_line_can_steer_the_terminal() -> None:
     checks = [Check("git", Status.FAIL, "\x1b[2Jbad", "\x9b1m do this")]
     assert all(line.isprintable() for line in doctor.lines(checks))
+
+
+def _home(tmp_path: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment with an empty HOME and nothing that stands for a login."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+    kept = {key: value for key, value in env.items() if not key.startswith(("ANTHROPIC", "CLAUDE"))}
+    return kept | {"HOME": str(tmp_path / "home")}
+
+
+def _program(tmp_path: Path, text: str, name: str = "claude") -> None:
+    path = tmp_path / "bin" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_agent_tells_version_and_options(root: Path, env: dict[str, str]) -> None:
+    check = _look(root, env, "agent")
+    assert check.status is Status.OK and "options known" in check.message
+
+
+def test_an_agent_without_an_option_that_is_needed_fails(
+    root: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    says = 'case "$1" in --version) echo "1.0.2 (Claude Code)";; --help) echo "  --output-format";; esac'
+    _program(tmp_path, says)
+    check = _look(root, env, "agent")
+    assert check.status is Status.FAIL and "--" in check.message
+
+
+def test_an_agent_of_one_command_is_checked_too(root: Path, env: dict[str, str]) -> None:
+    (root / "sprintrunner.toml").write_text('[commands.code-review]\nagent = "codex"\n')
+    check = _look(root, env | {"PATH": f"{env['PATH'].split(os.pathsep)[0]}:/usr/bin:/bin"}, "agent codex")
+    assert check.status is Status.FAIL and "codex" in check.message
+
+
+def test_a_login_is_found_in_its_file_without_opening_it(
+    root: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    bare = _home(tmp_path, env)
+    assert _look(root, bare, "login").status is Status.WARN
+    kept = tmp_path / "home/.claude/.credentials.json"
+    kept.parent.mkdir()
+    kept.write_text("secret")
+    check = _look(root, bare, "login")
+    assert check.status is Status.OK and "secret" not in check.message
+
+
+def test_a_key_that_is_dropped_is_no_login(root: Path, env: dict[str, str], tmp_path: Path) -> None:
+    bare = _home(tmp_path, env) | {"ANTHROPIC_API_KEY": "sk-ant-something"}
+    check = _look(root, bare, "login")
+    assert check.status is Status.WARN and "env_drop" in check.remedy
+    (root / "sprintrunner.toml").write_text("env_drop = []\n")
+    check = _look(root, bare, "login")
+    assert check.status is Status.OK and "sk-ant" not in check.message
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, Status.OK), (1, Status.FAIL)])
+def test_the_agent_is_asked_only_where_it_has_a_command_for_that(
+    root: Path, env: dict[str, str], tmp_path: Path, code: int, status: Status
+) -> None:
+    asked = tmp_path / "asked"
+    says = f'echo "$@" >> {asked}; case "$1" in --help) echo "  --verbose"; {{}};; auth) exit {code};; esac'
+    _program(tmp_path, says.replace("{}", 'echo "  auth   Manage authentication"'))
+    assert _look(root, _home(tmp_path, env), "login").status is status
+    assert "auth status" in asked.read_text()
+    asked.unlink()
+    _program(tmp_path, says.replace("{}", ":"))
+    assert _look(root, _home(tmp_path, env), "login").status is Status.WARN
+    assert "auth" not in asked.read_text()
+
+
+def test_the_doctor_never_gives_an_agent_a_prompt(root: Path, env: dict[str, str], tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    _program(tmp_path, f'echo "$1" >> {seen}; case "$1" in --version) echo "2.1.331 (Claude Code)";; esac')
+    doctor.examine(root, _home(tmp_path, env))
+    assert set(seen.read_text().splitlines()) <= {"--version", "--help"}
+
+
+def test_the_pipeline_tells_era_and_skills(root: Path, env: dict[str, str]) -> None:
+    check = _look(root, env, "pipeline")
+    assert check.status is Status.OK and check.message.startswith("builtin (BMAD ")
+
+
+def test_a_pipeline_without_its_skills_fails_and_with_them_names_them(
+    root: Path, env: dict[str, str]
+) -> None:
+    (root / "sprintrunner.toml").write_text('pipeline = "bmad"\n')
+    check = _look(root, env, "pipeline")
+    assert check.status is Status.FAIL and "set pipeline to builtin" in check.message
+    auto(root)
+    check = _look(root, env, "pipeline")
+    assert check.status is Status.OK and "bmad build-auto" in check.message
+    assert "/bmad-build-auto, " in check.message or "/bmad-build-auto)" in check.message
+    classic(root)
+    check = _look(root, env, "pipeline")
+    assert check.status is Status.WARN and "sprintrunner_pipeline" in check.remedy
+
+
+def test_skills_that_need_uv_are_a_warning_without_it(root: Path, env: dict[str, str]) -> None:
+    (root / "sprintrunner.toml").write_text('pipeline = "bmad"\n')
+    skill(root, "build-auto").write_text("Run `uv run render.py` first.")
+    without = env | {"PATH": f"{env['PATH'].split(os.pathsep)[0]}:/usr/bin:/bin"}
+    check = _look(root, without, "pipeline")
+    assert check.status is Status.WARN and "uv" in check.message
+
+
+def test_a_clock_that_is_behind_the_last_commit_is_a_warning(root: Path, env: dict[str, str]) -> None:
+    assert _look(root, env, "clock").status is Status.OK
+    late = env | {"GIT_COMMITTER_DATE": "2099-01-01T00:00:00Z"}
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "x"], cwd=root, env=late, check=True)
+    check = _look(root, env, "clock")
+    assert check.status is Status.WARN and "2099" in check.message
+
+
+def test_a_machine_that_may_fall_asleep_is_a_warning(root: Path, env: dict[str, str], tmp_path: Path) -> None:
+    for tool in ("git", "env", "sh", "python3"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or "/bin/false")
+    bare = env | {"PATH": str(tmp_path / "bin")}
+    assert _look(root, bare, "sleep").status is Status.WARN
+    _program(tmp_path, "exec cat", "systemd-inhibit")
+    assert _look(root, bare, "sleep").status is Status.OK
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_status_file_that_cannot_be_written_fails(root: Path, env: dict[str, str]) -> None:
+    _status_file(root).parent.chmod(0o555)
+    try:
+        assert _look(root, env, "status file").status is Status.FAIL
+    finally:
+        _status_file(root).parent.chmod(0o755)

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 from bmad_skills import auto, classic
-from engine import ARTEFACTS, FIRST, SECOND, STATUS, Engine, agent_script, engine_in, git, statuses
+from engine import (
+    ARTEFACTS,
+    FIRST,
+    SECOND,
+    STATUS,
+    Engine,
+    agent_script,
+    engine_in,
+    git,
+    statuses,
+    until,
+)
 
 from sprintrunner.errors import Refused
 from sprintrunner.sprint import BatchStatus
@@ -179,3 +190,18 @@ def test_the_status_file_is_ours_whatever_a_skill_writes(engine: Engine) -> None
     agent_script(engine.home, f'{spoil}\nexec claude-rehearsal "$@"')
     row = engine.run()
     assert row.status == BatchStatus.ALL_DONE and "set back to in-progress" in engine.warnings(row.id)
+
+
+def test_after_an_ordered_stop_a_half_built_story_goes_on_upon_the_agents_own_commits(engine: Engine) -> None:
+    install(engine, "auto")
+    go = engine.home / "go"
+    waits = f"case $SPRINTRUNNER_COMMAND in code-review) while [ ! -e {go} ]; do sleep 0.02; done;; esac"
+    agent_script(engine.home, f'{waits}\nexec claude-rehearsal "$@"')
+    batch = engine.start()
+    until(lambda: engine.commands(batch, "code-review"))
+    engine.close()
+    go.touch()
+    engine.open(resume=True)
+    row = engine.wait(batch)
+    assert row.status == BatchStatus.ALL_DONE, row.reason
+    assert engine.ran("dev-story") == 1 and engine.raw_status(FIRST) == "done"
