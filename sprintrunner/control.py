@@ -23,6 +23,7 @@ Submit = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 #: Largest request or answer, in bytes.
 MAX_BYTES = 256 * 1024
 _READ_SECONDS = 10.0
+_KNOCK_SECONDS = 2.0
 #: What may be asked over the socket; nothing here names a program or a path.
 ACTIONS = frozenset({"start", "stop", "resume", "status", "log", "retry", "done", "skip", "stop_command"})
 
@@ -80,6 +81,17 @@ def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
         isinstance(kind, type) and issubclass(kind, SprintRunnerError) and kind is not errors.SettingsInvalid
     )
     raise (kind if known else Refused)(str(answer.get("error") or "The request was refused."))
+
+
+def answers(state_dir: Path) -> bool:
+    """Whether somebody listens for this project, whatever became of its lock file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_KNOCK_SECONDS)
+        try:
+            client.connect(str(socket_path(state_dir)))
+        except OSError:
+            return False
+    return True
 
 
 class Control:

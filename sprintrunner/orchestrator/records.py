@@ -128,7 +128,7 @@ class Records:
                 reason=words,
                 counted=int(counted),
                 verdict=self.clean_json(verdict),
-                evidence=self.clean_json(evidence),
+                evidence=self._evidence(ended, evidence),
                 **self._left(ended),
                 **self._spent(ended.result),
             )
@@ -143,6 +143,12 @@ class Records:
                 story_id=_story_id(order),
                 command_id=ended.command_id,
             )
+
+    def _evidence(self, ended: Ended, given: dict[str, Any] | None) -> Any:
+        """The evidence, with the number of output lines that were no events when there were any."""
+        odd = ended.result.counted_raw
+        found = {**(given or {}), **({"raw_lines": odd} if odd else {})}
+        return self.clean_json(found) or None
 
     def _note_progress(self, tx: Tx, counted: bool) -> None:
         """A new verdict: the resumes before it were not in vain."""

@@ -105,6 +105,13 @@ class Reads:
             sa.select(table).where(table.c.batch_id == batch_id).order_by(table.c.id), rows.task_row
         )
 
+    def open_background_tasks(self) -> list[TaskRow]:
+        """The background tasks of all batches that have not ended, oldest first."""
+        table = background_tasks
+        return self._all(
+            sa.select(table).where(table.c.completed_at.is_(None)).order_by(table.c.id), rows.task_row
+        )
+
     # Stories
 
     def stories(self, batch_id: int) -> list[StoryRow]:
