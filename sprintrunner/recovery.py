@@ -8,10 +8,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import process
+from . import control, process
 from .errors import Conflict
 from .events import EventType
 from .process import Identity
@@ -35,8 +36,9 @@ class Locks:
 
     def name_owner(self, where: str) -> None:
         """Write who holds the project, for the one who finds it held."""
-        os.ftruncate(self.runner_fd, 0)
-        os.pwrite(self.runner_fd, json.dumps({"pid": os.getpid(), "where": where}).encode(), 0)
+        with suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(self.runner_fd, 0)
+            os.pwrite(self.runner_fd, json.dumps({"pid": os.getpid(), "where": where}).encode(), 0)
 
     def release(self) -> None:
         """Give the project back."""
@@ -56,6 +58,9 @@ def owner(state_dir: Path) -> str:
 def take(state_dir: Path, where: str) -> Locks:
     """Take the project for this process; Conflict names the owner when it is held (R2)."""
     path = state_dir / RUNNER_LOCK
+    if control.answers(state_dir):
+        # A lock file that was deleted locks nobody out, but its holder still answers on its socket.
+        raise _held(state_dir)
     runner = _open(path)
     try:
         fcntl.flock(runner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,9 +148,8 @@ def close_records(store: Store, state_dir: Path, left: Mapping[str, str] | None)
         for row in store.running_commands():
             if live is None or row.batch_id != live.id or not adoptable(state_dir, row):
                 close_command(tx, row, reason, now)
-        for task in store.background_tasks(live.id) if live else ():
-            if task.completed_at is None:
-                tx.update_background_task(task.id, status="interrupted", completed_at=now)
+        for task in store.open_background_tasks():
+            tx.update_background_task(task.id, status="interrupted", completed_at=now)
         if live is not None:
             tx.update_batch(
                 live.id,

@@ -62,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "status_file",
         "store",
     },
-    "recovery": {"process", "store", "git", "status_file", "sprint", "events"},
+    "recovery": {"control", "process", "store", "git", "status_file", "sprint", "events"},
     "rehearsal": {"project"},
     "services": {"project", "settings", "store", "web"},
     "web": {
