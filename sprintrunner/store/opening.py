@@ -78,6 +78,8 @@ def _make_file(path: Path) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreRefused(f"{path} cannot be created: {error.strerror}.") from error
+    if not os.access(path, os.W_OK):
+        raise StoreRefused(f"{path} is read-only; make it writable.")
 
 
 def _damaged(path: Path, error: BaseException | None) -> StoreRefused:

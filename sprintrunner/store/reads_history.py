@@ -48,6 +48,7 @@ class EventFilter:
     kind: str = ""
     keys: tuple[str, ...] = ()
     bad: bool = False
+    task: str = ""
     ids: tuple[int, ...] | None = None
 
 
@@ -192,6 +193,12 @@ class HistoryReads(Reads):
         found = self._all(query.order_by(events.c.id).limit(_bounded(limit)), lambda row: int(row[0]))
         return found[-1] + 1 if found else None
 
+    def count_newer(self, wanted: EventFilter, after: int, most: int) -> int:
+        """How many events above the id ``after`` fit, ``most`` at most."""
+        query = _matching(sa.select(events.c.id), wanted).where(events.c.id > _id(after))
+        found = query.order_by(events.c.id).limit(_bounded(most)).subquery()
+        return self._number(sa.select(sa.func.count()).select_from(found))
+
     def count_where(self, wanted: EventFilter) -> int:
         """How many events fit."""
         if wanted == EventFilter(kind=_PROGRESS):
@@ -246,6 +253,8 @@ def _matching(query: sa.Select[Any], wanted: EventFilter) -> sa.Select[Any]:
             query = query.where(sa.text(EVENTS_WITHOUT_PROGRESS))
     if wanted.keys:
         query = query.where(events.c.story_key.in_(_texts(wanted.keys)))
+    if wanted.task:
+        query = query.where(events.c.task_id == clean(wanted.task))
     if wanted.bad:
         query = query.where(sa.text(EVENTS_BAD))
     return query if wanted.ids is None else query.where(events.c.id.in_(wanted.ids))
