@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep_drafts(real: Path) -> int:
+    """Remove drafts of the file at ``real`` whose writers were killed; return how many.
+
+    A killed writer leaves its draft beside the file, in a person's tree, where it could be committed.
+    """
+    draft = re.compile(re.escape(f".{real.name[:100]}.") + r"(\d+)-[0-9a-f]+\.tmp")
+    gone = 0
+    with suppress(OSError):
+        for path in list(real.parent.iterdir()):
+            found = draft.fullmatch(path.name)
+            if found and not Path(f"/proc/{found[1]}").exists():
+                path.unlink(missing_ok=True)
+                gone += 1
+    return gone
 
 
 def replace(real: Path, data: bytes, like: os.stat_result, unchanged: Callable[[], bool]) -> bool:

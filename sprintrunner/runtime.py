@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import peers, recovery, settings
+from . import files, peers, recovery, settings
 from . import project as projects
 from .control import Control
 from .errors import SprintRunnerError
@@ -76,10 +76,13 @@ class Runtime:
             values = self.layers().values
             recovery.end_strays(self.store, self.state_dir, values.stop_grace_seconds)
             recovery.hold_agents(self._locks)
+            files.sweep_drafts(self.project.status_path.resolve())
             self._house.lock_fd = self._locks.agent_fd
             self._tell_of_mending()
             crashed = recovery.close_records(self.store, self.state_dir, self._left())
-            batch, why = self._to_resume(crashed, values.resume_after_crash, resume)
+            # A restored backup tells of another day: what was live then does not go on by itself.
+            policy = "ask" if self.store.notice else values.resume_after_crash
+            batch, why = self._to_resume(crashed, policy, resume)
             if batch is None:
                 recovery.close_adoptable(self.store)
             self._orchestrator.start(batch, why, sleep_until=crashed.resumes_at if crashed else None)

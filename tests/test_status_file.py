@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sprintrunner import status_file
+from sprintrunner import files, status_file
 from sprintrunner.errors import InvalidStatus, StatusFileError, StatusFileRefused
 from sprintrunner.sprint import Entry, EntryKind, StatusClass, StoryStatus
 from sprintrunner.status_file import SprintStatus, edit
@@ -579,7 +579,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.M
 WRITER = """
 import sys
 from pathlib import Path
-from sprintrunner import status_file
+from sprintrunner import files, status_file
 path, lock, number = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 for n in range(60):
     status_file.write(path, f"{number}-{n}-story", "done", expected="backlog", lock_path=lock)
@@ -702,3 +702,15 @@ def test_no_text_crashes_the_reader_and_no_edit_touches_another_line(tmp_path: P
     assert found.writable
     assert after.raw == original.replace(b"backlog", b"done", 1)
     assert [e.key for e in after.entries] == [e.key for e in found.entries]
+
+
+def test_a_draft_of_a_killed_writer_is_swept_and_one_of_a_living_writer_is_not(tmp_path: Path) -> None:
+    real = tmp_path / "sprint-status.yaml"
+    real.write_text("development_status:\n  1-1-a: backlog\n")
+    dead = tmp_path / ".sprint-status.yaml.4194304-1a2b.tmp"
+    living = tmp_path / f".sprint-status.yaml.{os.getpid()}-1a2b.tmp"
+    other = tmp_path / ".sprint-status.yaml.notes.tmp"
+    for path in (dead, living, other):
+        path.write_text("")
+    assert files.sweep_drafts(real) == 1
+    assert sorted(tmp_path.iterdir()) == sorted([real, living, other])
