@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format screenshots clean
+.PHONY: help demo test check format screenshots bench clean
 
 help:
 	@echo "make demo    a sample sprint, done live at http://127.0.0.1:$(PORT)   (PORT=9000 make demo moves it)"
@@ -18,6 +18,7 @@ help:
 	@echo "make check   formatting, lint and types"
 	@echo "make format  put the formatting right"
 	@echo "make screenshots  take the pictures of docs/screenshots anew"
+	@echo "make bench   measure everything, write bench/RESULTS.md"
 	@echo "make clean   remove what was built"
 
 demo: $(VENV)/installed
@@ -38,6 +39,9 @@ format: $(VENV)/installed-for-tests
 screenshots: $(VENV)/installed-for-tests
 	@SCREENSHOTS=1 $(BIN)/python -m pytest tests/test_screenshots.py
 
+bench: $(VENV)/installed-for-bench
+	@$(BIN)/python bench/all.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with PYTHON=…: PYTHON=python3.12 make demo"; exit 1; }
@@ -55,6 +59,11 @@ $(VENV)/installed: pyproject.toml $(BIN)/python
 $(VENV)/installed-for-tests: $(VENV)/installed
 	@echo "Installing the packages for tests and checks ..."
 	@$(PIP) install --editable '.[test,dev]'
+	@touch $@
+
+$(VENV)/installed-for-bench: $(VENV)/installed-for-tests
+	@echo "Installing the rivals of the bench ..."
+	@$(PIP) install --editable '.[bench]'
 	@touch $@
 
 clean:

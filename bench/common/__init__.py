@@ -1,0 +1,1 @@
+"""What the performance programs share: servers, load, measures of processes, tables."""

@@ -1,0 +1,173 @@
+"""The load: N stream clients in one process, raw sockets under one epoll; prints JSON, takes orders on stdin.
+
+``python load.py PORT PATH N [--websocket]`` connects N clients, prints ``{"connected": N, "seconds": s}``
+and then answers ``reset`` (forget what was measured), ``report`` (what arrived since) and the end of stdin.
+Each message carries ``at=<monotonic ns>``; the difference to the moment of its reading is its latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import select
+import socket
+import sys
+import time
+from array import array
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from common.figures import percentile
+from common.machine import raise_descriptor_limit
+
+IN_FLIGHT = 64
+#: Above this many latencies only the count goes on: a burst is about how many, not how late.
+KEPT = 2_000_000
+_STAMP = re.compile(rb"at=(\d+)")
+_READ = select.EPOLLIN
+_LOST = b""
+
+
+class Crowd:
+    """The clients and what they have seen."""
+
+    def __init__(self, port: int, path: str, count: int, websocket: bool) -> None:
+        self.port, self.count = port, count
+        self.request = _request(port, path, websocket)
+        self.epoll = select.epoll()
+        self.sockets: dict[int, socket.socket] = {}
+        self.newest: dict[int, int] = {}
+        self.lost = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.latencies = array("q")
+        self.messages = self.bytes = self.repeats = 0
+        self.first = self.last = 0
+
+    def connect(self) -> float:
+        """Open all connections, 64 at a time; returns the seconds until each has its first bytes."""
+        began = time.monotonic()
+        waiting: set[int] = set()
+        opened = 0
+        while opened < self.count or waiting:
+            while opened < self.count and len(waiting) < IN_FLIGHT:
+                waiting.add(self._open())
+                opened += 1
+            for fd, mask in self.epoll.poll(10.0):
+                if mask & select.EPOLLOUT:
+                    self.sockets[fd].send(self.request)
+                    self.epoll.modify(fd, _READ)
+                elif fd in waiting and self._greeted(fd):
+                    waiting.discard(fd)
+        return time.monotonic() - began
+
+    def _open(self) -> int:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", self.port))
+        self.sockets[sock.fileno()] = sock
+        self.newest[sock.fileno()] = 0
+        self.epoll.register(sock.fileno(), select.EPOLLOUT)
+        return sock.fileno()
+
+    def _greeted(self, fd: int) -> bool:
+        data = self.sockets[fd].recv(65536)
+        if not data.startswith((b"HTTP/1.1 200", b"HTTP/1.1 101")):
+            raise SystemExit(f"refused: {data[:80]!r}")
+        return True
+
+    def serve(self) -> None:
+        """Read and count until stdin ends."""
+        self.epoll.register(0, _READ)
+        gc.disable()
+        while True:
+            for fd, _ in self.epoll.poll():
+                if fd == 0:
+                    if not self._order():
+                        return
+                else:
+                    self._read(fd)
+
+    def _read(self, fd: int) -> None:
+        try:
+            data = os.read(fd, 65536)
+        except OSError:
+            data = _LOST
+        if not data:
+            self.lost += 1
+            self.epoll.unregister(fd)
+            self.sockets.pop(fd).close()
+            return
+        now = time.monotonic_ns()
+        self.bytes += len(data)
+        newest = self.newest[fd]
+        for stamp in map(int, _STAMP.findall(data)):
+            if stamp <= newest:  # a fragment shows the same action again, a reconnect repeats
+                self.repeats += 1
+                continue
+            newest = stamp
+            self.messages += 1
+            if self.messages <= KEPT:
+                self.latencies.append(now - stamp)
+        self.newest[fd] = newest
+        self.first = self.first or now
+        self.last = now
+
+    def _order(self) -> bool:
+        words = os.read(0, 4096).decode().split()
+        for word in words:
+            if word == "reset":
+                self.reset()
+            _say(self.report())
+        return bool(words)
+
+    def report(self) -> dict[str, float]:
+        """What arrived since the last reset; latencies in ms, times in monotonic ns."""
+        seen = [value / 1e6 for value in self.latencies]
+        return {
+            "messages": self.messages,
+            "bytes": self.bytes,
+            "lost": self.lost,
+            "first": self.first,
+            "last": self.last,
+            "p50": percentile(seen, 0.5),
+            "p99": percentile(seen, 0.99),
+            "max": max(seen, default=float("nan")),
+        }
+
+
+def _request(port: int, path: str, websocket: bool) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
+    if websocket:
+        lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    else:
+        lines += ["Accept: text/event-stream"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _say(message: dict[str, float]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def main() -> None:
+    """Connect, tell, and serve orders."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("path")
+    parser.add_argument("count", type=int)
+    parser.add_argument("--websocket", action="store_true")
+    asked = parser.parse_args()
+    raise_descriptor_limit()
+    crowd = Crowd(asked.port, asked.path, asked.count, asked.websocket)
+    seconds = crowd.connect()
+    _say({"connected": asked.count, "seconds": seconds})
+    crowd.serve()
+
+
+if __name__ == "__main__":
+    main()
