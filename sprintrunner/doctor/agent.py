@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import agents
-from ..errors import SprintRunnerError
+from ..errors import AgentMissing, SprintRunnerError
 from .base import Check, Patient, Status
 
 #: How long ``auth status`` may take, in seconds; Node starts slowly on a cold disk.
@@ -147,8 +147,11 @@ def _place(keys: _Keys, env: Mapping[str, str]) -> Path | None:
 
 
 def _auth_status(patient: Patient, name: str, env: Mapping[str, str]) -> bool | None:
-    """What ``auth status`` answers, None where the program has no such command."""
-    path = agents.find_program(agents.by_name(name), patient.layers.agents.get(name), patient.env)
+    """What ``auth status`` answers, None where the program or such a command of it is missing."""
+    try:
+        path = agents.find_program(agents.by_name(name), patient.layers.agents.get(name), patient.env)
+    except AgentMissing:
+        return None  # said by the check of the program
     said = _run([path, "--help"], patient, env)
     if said is None or not _AUTH_COMMAND.search(said.stdout):
         return None
