@@ -448,7 +448,7 @@ def test_an_open_question_and_a_choice_survive_an_update(make: Make, chromium: s
         page.locator("#batch-size").select_option("all")
         with services.store.transaction() as tx:
             tx.append("batch:warning", {"batch_id": 1, "warning": "the disk is nearly full"}, batch_id=1)
-        page.get_by_text("the disk is nearly full").wait_for()
+        page.locator("#happened").get_by_text("the disk is nearly full").wait_for()
         assert page.get_by_text("Mark 2a-4 done? Its record will say that a person did.").first.is_visible()
         assert page.locator("#batch-size").input_value() == "all"
         browser.close()

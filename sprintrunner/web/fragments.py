@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from ..events import Event, EventType
 from .render import render
-from .views import board, dashboard, grid, now
+from .views import board, dashboard, grid, now, rail, verdict
 from .views.reading import Reading
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ _CHANGES = {
     EventType.BATCH_WARNING: ("pill", "verdict", "night", "needs", "now", "happened"),
     EventType.ERROR: ("needs", "happened", "verdict", "pill"),
 }
+#: State changes of a story or the batch; progress and ends of commands are not read aloud.
+_ANNOUNCED = frozenset(
+    {EventType.BATCH_START, EventType.BATCH_END, EventType.STORY_STATUS, EventType.BATCH_WARNING}
+)
+
+
+#: The title of the dashboard; those of other pages stay. (htmx cuts an address at its colon: no :has here.)
+_TITLE = "[data-dashboard] title"
 
 
 def oob(target: str, html: str) -> str:
@@ -34,7 +42,8 @@ def oob(target: str, html: str) -> str:
     The wrapper is a template element because its content keeps table rows and forms, which a parser would
     drop elsewhere; it morphs, so that focus, selection and open details stay.
     """
-    return f'<template hx-swap-oob="innerMorph:#{escape(target)}">{html}</template>\n'
+    selector = _TITLE if target == "title" else f"#{escape(target)}"
+    return f'<template hx-swap-oob="innerMorph:{selector}">{html}</template>\n'
 
 
 def snapshot(services: Services) -> str:
@@ -44,7 +53,22 @@ def snapshot(services: Services) -> str:
 
 
 def _whole(reading: Reading) -> str:
-    return "".join((*(_slot(reading, name) for name in _EVERYTHING), _board(reading)))
+    return "".join((*(_slot(reading, name) for name in _EVERYTHING), _board(reading), *_frame(reading)))
+
+
+def _frame(reading: Reading) -> Iterable[str]:
+    """What the tab of the browser shows: title (of the dashboard; other pages keep theirs), icon, mark."""
+    bar = reading.once(verdict.bar)
+    yield oob("title", str(escape(bar.title)))
+    yield oob("mark", render("frame/mark.html", hue=bar.state.hue))
+    yield render("frame/icon.html", icon=bar.icon, sent=True)
+
+
+def _announcement(events: Sequence[Event]) -> Iterable[str]:
+    """One sentence for screen readers: the newest change of a story or the batch, and nothing else."""
+    told = [line for event in events if event.type in _ANNOUNCED and (line := rail.line_of(event))]
+    if told:
+        yield oob("announcer", str(escape("".join(told[-1].parts))))
 
 
 def _board(reading: Reading) -> str:
@@ -58,12 +82,14 @@ def changes(services: Services, events: Sequence[Event]) -> str:
     reading = Reading(services)
     types = {event.type for event in events}
     if types & _BATCH or any(event.type not in _CHANGES for event in events if not _is_progress(event)):
-        return _whole(reading)
+        return "".join((_whole(reading), *_announcement(events)))
     names = {"last-event", *(name for kind in types for name in _CHANGES.get(kind, ()))}
     parts = [_slot(reading, name) for name in _EVERYTHING if name in names]
     if "now" not in names:
         parts.extend(_cards(reading, events))
-    return "".join((*parts, *_rows(reading, events)))
+    if "verdict" in names:
+        parts.extend(_frame(reading))
+    return "".join((*parts, *_rows(reading, events), *_announcement(events)))
 
 
 def _is_progress(event: Event) -> bool:

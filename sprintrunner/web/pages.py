@@ -13,7 +13,7 @@ from ..files import read_regular
 from ..redact import redact, secret_values
 from ..settings import BY_NAME
 from . import assets
-from .context import row_id, services
+from .context import number_argument, row_id, services
 from .render import render
 from .views import dashboard, settings, shell
 from .views.grid import Wanted
@@ -25,10 +25,11 @@ bp = Blueprint("pages", __name__)
 _TRANSCRIPT_LIMIT = 72 << 20
 
 
-@bp.get("/static/<any('app.css', 'pages.css'):name>")
-def stylesheet(name: str) -> BaseResponse:
-    """A joined stylesheet. Its address carries its version, so that it may be kept for ever."""
-    response = Response(assets.stylesheet(name), mimetype="text/css")
+@bp.get("/static/<any('app.css', 'pages.css', 'htmx.js'):name>")
+def joined_file(name: str) -> BaseResponse:
+    """A joined file. Its address carries its version, so that it may be kept for ever."""
+    kind = "text/javascript" if name.endswith(".js") else "text/css"
+    response = Response(assets.joined(name), mimetype=kind)
     response.cache_control.max_age = 31_536_000 if request.args.get("v") else 0
     response.set_etag(assets.version(name))
     return response.make_conditional(request)
@@ -42,7 +43,9 @@ def index() -> str:
     frame = shell.shell(reading, "", "/")
     asked = request.args.get
     wanted = Wanted(asked("epic", ""), asked("failures") == "1", asked("view") == "board")
-    return render("dashboard.html", shell=frame, **dashboard.values(reading, wanted))
+    # For browsers without JavaScript, by a link that only they see.
+    refresh = number_argument("refresh", 0, 0, 3600)
+    return render("dashboard.html", shell=frame, refresh=refresh, **dashboard.values(reading, wanted))
 
 
 def page(template: str, title: str, current: str, reading: Reading, **values: Any) -> str:

@@ -24,7 +24,7 @@ def environment() -> Environment:
     made.filters.update(words.FILTERS)
     made.globals.update(asset=assets.asset, look=looks.of, story_url=words.story_url)
     # Pages that must stand alone, errors and the login, bring no frame of their own.
-    made.globals.update(shell=shell.BLANK)
+    made.globals.update(shell=shell.BLANK, refresh=0)
     return made
 
 

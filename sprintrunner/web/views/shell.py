@@ -11,10 +11,11 @@ from .verdict import Bar
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An entry of the navigation."""
+    """An entry of the navigation, and the letter that opens it after ``g``."""
 
     name: str
     href: str
+    letter: str
     current: bool = False
 
 
@@ -38,12 +39,12 @@ class Shell:
 BLANK = Shell("Sprint Runner", marks.favicon("neutral"), "neutral", "", "", (), None, False, 0, 0)
 
 _NAV = (
-    ("Sprint", "/"),
-    ("Batches", "/batches"),
-    ("Timeline", "/timeline"),
-    ("Activity", "/activity"),
-    ("Trends", "/trends"),
-    ("Settings", "/settings"),
+    ("Sprint", "/", "s"),
+    ("Batches", "/batches", "b"),
+    ("Timeline", "/timeline", "t"),
+    ("Activity", "/activity", "a"),
+    ("Trends", "/trends", "r"),
+    ("Settings", "/settings", ","),
 )
 
 
@@ -57,7 +58,7 @@ def shell(reading: Reading, title: str, current: str) -> Shell:
         hue=bar.state.hue,
         project=name,
         branch=reading.branch,
-        nav=tuple(Link(text, href, href == current) for text, href in _NAV),
+        nav=tuple(Link(text, href, letter, href == current) for text, href, letter in _NAV),
         pill=bar if title else None,
         live=True,
         after=bar.last.id,

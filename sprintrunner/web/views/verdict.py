@@ -96,7 +96,6 @@ class Bar:
     needs: int
     title: str
     icon: str
-    say: str
     done: int
     total: int
     blocked: int
@@ -127,7 +126,6 @@ def bar(reading: Reading) -> Bar:
         needs=needs,
         title=_title(reading, state, needs, segments),
         icon=marks.favicon(state.hue, "blocked" if needs and live_batch else ""),
-        say=f"{state.word}. {state.below}",
         done=sum(s.state == "done" for s in segments),
         total=len(segments),
         blocked=sum(s.state == "blocked" for s in segments),
