@@ -49,7 +49,11 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
     (("eyJ",), re.compile(r"\beyJ[\w-]{8,8192}\.eyJ[\w-]{4,8192}\.[\w-]{0,8192}"), MARK),
     (
         ("earer", "EARER", "asic", "BASIC"),
-        re.compile(r"\b((?:[Bb]earer|BEARER|[Bb]asic|BASIC)\s{1,4})[A-Za-z0-9._~+/=-]{12,8192}"),
+        # "Basic authentication" is no secret: words have no digit, no = and no capital after a small letter.
+        re.compile(
+            r"\b((?:[Bb]earer|BEARER|[Bb]asic|BASIC)\s{1,4})"
+            r"(?=[A-Za-z._~+/-]{0,512}(?:[0-9=]|[a-z][A-Z]))[A-Za-z0-9._~+/=-]{12,8192}"
+        ),
         rf"\1{MARK}",
     ),
     (

@@ -425,7 +425,7 @@ def test_health_needs_the_orchestrator_and_the_database(client: FlaskClient, ser
     services.store.path.unlink()
     assert get(client, "/healthz").status_code == 503
     answer = get(client, "/api/batches")
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert list(answer.json) == ["error"]
 
 

@@ -65,6 +65,7 @@ def test_a_private_key_goes_as_a_whole_and_one_cut_off_as_far_as_it_reaches(newl
         "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----",
         "MAX_TOKENS=4096 and token = load()",
         "Basic facts. The bearer of news.",
+        "Basic authentication, bearer authentication and Basic Administration",
         "sha256:" + "0a" * 32,
     ],
 )

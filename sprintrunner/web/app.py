@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 
 from flask import Flask, Response, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..errors import SprintRunnerError
 from ..events import Event
+from ..redact import redact
 from ..services import Services
 from . import (
     actions,
@@ -18,6 +17,7 @@ from . import (
     errorpages,
     files,
     fragments,
+    hiding,
     login,
     pages,
     pages_history,
@@ -26,6 +26,7 @@ from . import (
     pages_time,
     pages_transcript,
     streams,
+    visits,
 )
 from .assets import STATIC
 from .context import KeyConverter
@@ -33,10 +34,6 @@ from .gate import MAX_BODY, MAX_PARTS, Gate, HopCheck, protect
 from .hub import Hub
 from .streams import FALLBACK_STREAMS
 
-log = logging.getLogger(__name__)
-
-#: Methods that change nothing.
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _BLUEPRINTS = (
     login.bp,
     streams.bp,
@@ -82,18 +79,10 @@ def _wire_requests(app: Flask, services: Services) -> None:
         app.extensions["door"] = door
         app.before_request(lambda: login.guard(door))
     else:
-        app.before_request(lambda: _note_client(services))
-    app.after_request(_protect)
-
-
-def _note_client(services: Services) -> None:
-    """Without a token an agent can press our buttons: where it does, that is counted and shown."""
-    port = str(request.environ.get("REMOTE_PORT", ""))
-    if request.method not in _READING and port.isdecimal():
-        try:
-            services.saw_client(f"{request.method} {request.path[:200]}", int(port), services.port)
-        except SprintRunnerError:
-            log.exception("the sender of a request could not be told")
+        allowance = visits.Allowance()
+        app.before_request(lambda: visits.note_sender(services, allowance))
+    secrets = hiding.values_of(services)
+    app.after_request(lambda response: _finish(response, secrets))
 
 
 def _measure_body() -> None:
@@ -104,9 +93,12 @@ def _measure_body() -> None:
             abort(413, f"the body may hold at most {MAX_BODY} bytes")
         if data.count(b"&") >= MAX_PARTS and request.mimetype == "application/x-www-form-urlencoded":
             abort(413, f"a form may have at most {MAX_PARTS} parts")
+        if request.mimetype == "multipart/form-data":
+            _ = request.form  # its parts are counted only while it is taken apart, which not every view does
 
 
-def _protect(response: Response) -> Response:
+def _finish(response: Response, secrets: Sequence[str]) -> Response:
+    hiding.hide(response, secrets)
     protect(response.headers)
     return response
 
@@ -124,16 +116,17 @@ class Fragments:
     def __init__(self, app: Flask, services: Services) -> None:
         self._app = app
         self._services = services
+        self._secrets = hiding.values_of(services)
 
     def snapshot(self) -> str:
         """Everything on the page that can change."""
         with self._app.test_request_context("/events"):
-            return fragments.snapshot(self._services)
+            return redact(fragments.snapshot(self._services), self._secrets)
 
     def changes(self, events: Sequence[Event]) -> str:
         """What these events changed."""
         with self._app.test_request_context("/events"):
-            return fragments.changes(self._services, events)
+            return redact(fragments.changes(self._services, events), self._secrets)
 
 
 def _wire_middleware(app: Flask, services: Services) -> None:
