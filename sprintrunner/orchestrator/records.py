@@ -160,7 +160,7 @@ class Records:
         """What a run left behind, secrets taken out: the raw output stays in its file alone."""
         result, left = ended.result, ended.exit
         return {
-            "output_summary": self.clean(result.text)[:_SUMMARY_CHARS],
+            "output_summary": self.clean(_summary(result))[:_SUMMARY_CHARS],
             "outcome": result.failure or str(result.outcome),
             "exit_code": left.code,
             "exit_signal": left.signal,
@@ -251,6 +251,12 @@ def _named(order: Order) -> dict[str, Any]:
 
 def _story_id(order: Order) -> int | None:
     return order.stories[0].row_id if order.stories else None
+
+
+def _summary(result: AgentResult) -> str:
+    """What the agent says of its work: the summary of its verdict, else its last text."""
+    told = result.structured.get("summary") if isinstance(result.structured, Mapping) else None
+    return told if isinstance(told, str) and told.strip() else result.text
 
 
 def transcript_name(command_id: int) -> str:
