@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from pathlib import Path
 
 from .errors import SprintRunnerError
@@ -50,13 +49,19 @@ class Housekeeper:
     def look(self) -> None:
         """Back up what is due; delete what is old."""
         now = self._store.now()
-        age = now - _stamp(newest_backup(self._store.path, self._folder))
         live = self._store.live_batch() is not None
-        due = age >= (_LATEST_BACKUP if live else 1) * _DAY_MS
-        if due and self._store.count_batches():
+        if self._due(now, live) and self._store.count_batches():
             log.info("backup written: %s", self._store.backup(self._folder))
         if not live:
             self._delete_old(now)
+
+    def _due(self, now: int, live: bool) -> bool:
+        newest = newest_backup(self._store.path, self._folder)
+        if newest is None:
+            return not live
+        # A clock set back makes none younger than now.
+        age = now - min(int(newest.stat().st_mtime * 1000), now)
+        return age >= (_LATEST_BACKUP if live else 1) * _DAY_MS
 
     def _delete_old(self, now: int) -> None:
         before = now - KEEP_DAYS * _DAY_MS
@@ -66,8 +71,3 @@ class Housekeeper:
         gone = self._store.prune_events(before)
         if gone:
             log.info("%d old events deleted", gone)
-
-
-def _stamp(backup: Path | None) -> int:
-    """When a backup was written, in ms; 0 for none. A clock set back makes none younger than now."""
-    return 0 if backup is None else min(int(backup.stat().st_mtime * 1000), int(time.time() * 1000))
