@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...settings import FIELDS, GROUPS, FieldInfo, Layers, parse
@@ -12,7 +12,10 @@ from . import words
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One row of the form: ``value`` as its control shows it, ``fixed`` = why it cannot be edited here."""
+    """One row of the form: ``value`` as its control shows it, ``fixed`` = why it cannot be edited here.
+
+    ``first``: the first of the fields to correct, which gets the focus.
+    """
 
     info: FieldInfo
     value: str
@@ -20,6 +23,12 @@ class Field:
     fixed: str
     error: str
     resettable: bool
+    first: bool = False
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What is shown where it cannot be edited: a list has one box an entry."""
+        return tuple(filter(None, self.value.split(", ") if self.info.kind == "list" else (self.value,)))
 
     @property
     def described_by(self) -> str:
@@ -58,6 +67,8 @@ def form(
     """Make the form; ``typed`` are the values a person sent, shown again beside ``errors``."""
     errors = errors or {}
     fields = [_field(layers, info, typed, errors.get(info.name, "")) for info in FIELDS]
+    wanted = next((one.info.name for one in fields if one.error), "")
+    fields = [replace(one, first=one.info.name == wanted) for one in fields]
     groups = tuple(
         Group(name, words.slot("group", name), tuple(f for f in fields if f.info.group == name))
         for name in GROUPS
@@ -69,9 +80,10 @@ def form(
 def _field(layers: Layers, info: FieldInfo, typed: Mapping[str, str] | None, error: str) -> Field:
     source = layers.sources[info.name]
     fixed = _fixed(info, source)
-    value = as_text(info, getattr(layers.values, info.name))
+    now = value = as_text(info, getattr(layers.values, info.name))
     if typed is not None and not fixed:
         value = typed.get(info.name, "" if info.kind == "bool" else value)
+        source = source if value == now else "changed"
     return Field(info, value, source, fixed, error, info.name in layers.saved and not fixed)
 
 
