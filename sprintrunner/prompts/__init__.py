@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,12 @@ def _environment(sources: Mapping[str, str]) -> SandboxedEnvironment:
     return environment
 
 
+@cache
+def _ours() -> SandboxedEnvironment:
+    """Our own templates: compiled once, which is most of the time of a rendering."""
+    return _environment(_package_sources())
+
+
 def _given(command: str, values: Mapping[str, Any], facts: str) -> dict[str, Any]:
     """All that a template may name; what the caller left out is there and empty."""
     lists: dict[str, Any] = {
@@ -129,14 +136,12 @@ def render(
     """
     if command not in SCHEMAS:
         raise KeyError(command)
-    sources = _package_sources()
     name = template or command
     own = _override(overrides, name)
-    if own is not None:
-        sources[f"{name}.md"] = own
     facts = facts_block(values)
     try:
-        found = _environment(sources).get_template(f"{name}.md")
+        environment = _ours() if own is None else _environment({**_package_sources(), f"{name}.md": own})
+        found = environment.get_template(f"{name}.md")
         text = found.render(_given(command, values, facts))
     except TemplateError as error:
         raise PromptError(f"The prompt {name}.md{_line_of(error)} cannot be used: {error.message}") from None

@@ -217,7 +217,9 @@ class Rounds:
                 client.live = False  # so much goes out in portions, at the pace of each
                 continue
             client.cursor = self._last
-            self._write(client, data)
+            sent = client.offer(data)
+            if sent < len(data):
+                self._write(client, data[sent:])
 
     def _feed_json(self) -> None:
         if self._json is None:

@@ -61,6 +61,15 @@ class Client:
         self.progress_at = time.monotonic()
         self._chatter = 0
 
+    def offer(self, data: bytes) -> int:
+        """Send at once what the socket takes and return how much; ``write`` is for the rest. Never raises.
+
+        The usual way of a message, one call a client: a quarter of the time of a round was spent around it.
+        """
+        if self.backlog or len(data) > _KEPT:
+            return 0
+        return max(0, int(_send(self.sock.fileno(), data, len(data), _FLAGS)))
+
     def write(self, data: bytes) -> None:
         """Send what the socket takes, queue the rest; raises Gone."""
         if self.backlog:
