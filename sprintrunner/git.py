@@ -82,10 +82,17 @@ class Git:
         """The decoded output of one git command, without the last newline."""
         return self.run(*args, stdin=stdin, env=env).stdout.decode("utf-8", "surrogateescape").rstrip("\n")
 
-    def clear_stale_lock(self) -> str:
-        """Remove an index.lock left by a git that was killed; a sentence on what was found, or empty."""
+    def clear_stale_lock(self, needed: bool = False) -> str:
+        """Remove an index.lock left by a git that was killed; a sentence on what was found, or empty.
+
+        Waits some seconds for a git at work. ``needed``: GitError when the lock is still there after that.
+        """
         folder = Path(self.text("rev-parse", "--absolute-git-dir"))
-        return gitlock.clear(folder / "index.lock", self.root, folder)
+        lock = folder / "index.lock"
+        said = gitlock.clear(lock, self.root, folder)
+        if needed and said and lock.exists():
+            raise GitError(said)
+        return said
 
     def is_repository(self) -> bool:
         """Whether ``root`` is the top of, or lies in, a work tree."""

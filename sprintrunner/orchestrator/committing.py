@@ -159,7 +159,7 @@ class Committing:
             if key not in done:
                 keep_out |= companions(project, key)
         paths = [path for path in git.dirty() if path not in keep_out]
-        if said := git.clear_stale_lock():
+        if said := git.clear_stale_lock(needed=True):
             self.batch.warn(said)
         if paths:
             git.commit(message, paths, self.batch.house.lock_fd)
