@@ -19,7 +19,7 @@ def post_worker_init(worker):
     import wsgi
 
     bound(wsgi.server, worker.cfg.address)
-    in_worker(wsgi.server)
+    in_worker(wsgi.server, worker)
 
 
 def worker_exit(arbiter, worker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import resource
@@ -10,6 +11,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -56,6 +58,8 @@ GUNICORN: dict[str, Any] = {
 _TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 #: gunicorn's exit status for a worker that cannot boot.
 _WORKER_BOOT_ERROR = 3
+#: Seconds until the next try for a descriptor.
+_DESCRIPTOR_PAUSE = 0.1
 
 
 class Server:
@@ -217,7 +221,7 @@ def worker_settings(server: Server) -> dict[str, Any]:
         **GUNICORN,
         "graceful_timeout": max(GUNICORN["graceful_timeout"], int(grace) + 10),
         "bind": server.address.partition("//")[2],
-        "post_worker_init": lambda worker: in_worker(server),
+        "post_worker_init": lambda worker: in_worker(server, worker),
         "worker_exit": lambda arbiter, worker: server.stop(),
     }
 
@@ -229,8 +233,9 @@ def _new_login(state_dir: Path) -> str:
     return f"/login?code={issue_code(state_dir)}"
 
 
-def in_worker(server: Server) -> None:
-    """Start what belongs to the worker; a project that is held ends the worker for good."""
+def in_worker(server: Server, worker: Any) -> None:
+    """Start what belongs to gunicorn's worker; a project that is held ends it for good."""
+    _accept_patiently(worker)
     _end_with_parent()
     try:
         server.start()
@@ -239,6 +244,21 @@ def in_worker(server: Server) -> None:
         # Tells gunicorn's master that the worker can never boot: it ends instead of trying for ever.
         os._exit(_WORKER_BOOT_ERROR)
     _Ending(server)
+
+
+def _accept_patiently(worker: Any) -> None:
+    """Leave a connection waiting while no descriptor is left: gunicorn would end worker, batch and agent."""
+    accept = worker.accept
+
+    def patiently(listener: Any) -> None:
+        try:
+            accept(listener)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            time.sleep(_DESCRIPTOR_PAUSE)  # it is asked again at once otherwise
+
+    worker.accept = patiently
 
 
 def bound(server: Server, addresses: Sequence[tuple[str, int] | str]) -> None:

@@ -16,6 +16,8 @@ from .sender import Client
 
 #: Streams at once; above it a client is told to come back later.
 MAX_CLIENTS = 4096
+#: Descriptors that streams leave to pages, the database and agents.
+RESERVE = 40
 
 
 class Wakeable(Source, Protocol):
@@ -53,7 +55,9 @@ class Hub:
     @property
     def has_room(self) -> bool:
         """Whether one more client would be taken."""
-        return not self._closed and self.clients < self._max_clients
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = self._max_clients if soft == resource.RLIM_INFINITY else min(self._max_clients, soft - RESERVE)
+        return not self._closed and self.clients < room
 
     def attach(self, client: Client, head: bytes) -> None:
         """Take over a client; ``head`` is written first. After ``close`` the client is only closed."""
