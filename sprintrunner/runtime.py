@@ -19,10 +19,9 @@ from .housekeeping import Housekeeper
 from .indexing import Indexer
 from .orchestrator import MAX_RESUMES, House, Orchestrator, changed_by_us, has_moved
 from .project import Project
-from .services import DATABASE
 from .settings import Layers
 from .sprint import BatchStatus
-from .store import BatchRow, Store, StoreDamaged, mend
+from .store import DATABASE, BatchRow, Store, StoreDamaged, mend
 
 log = logging.getLogger(__name__)
 _POLL = 0.05

@@ -6,18 +6,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import project as projects
 from . import settings
 from .errors import Conflict, Refused
 from .project import Project
 from .settings import Layers
-from .store import Store
-from .web.hub import Hub
+from .store import DATABASE, Store
 
-#: The name of the database in the state folder (contract section 7).
-DATABASE = "sprint-runner.db"
+if TYPE_CHECKING:
+    from .web.hub import Hub
+
 #: Shorter tokens could be guessed over the network.
 MIN_TOKEN_LENGTH = 16
 

@@ -96,8 +96,7 @@ def _status_now(root: Path) -> dict[str, Any]:
 @contextmanager
 def _store(root: Path) -> Iterator[Store | None]:
     """The project's store, or None where nothing was ever recorded: a question creates no database."""
-    from ..services import DATABASE
-    from ..store import Store
+    from ..store import DATABASE, Store
 
     path = _state_dir(root) / DATABASE
     if not path.exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import pipelines, project, status_file
 from ..errors import SprintRunnerError
 from ..sprint import StatusClass
-from ..store import Store
+from ..store import DATABASE, Store
 from ..terminal import count, printable
 from . import machine
 from .agent import login, other_agents, program
@@ -180,8 +180,6 @@ def _needs_uv(installed: pipelines.Installed) -> bool:
 
 
 def _database(patient: Patient) -> Check:
-    from ..services import DATABASE
-
     path = patient.state_dir / DATABASE
     if not path.exists():
         return Check("database", Status.OK, f"none yet; it will be {path}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .core import Store
-from .opening import StoreDamaged
+from .opening import DATABASE, StoreDamaged
 from .rows import BatchRow, CommandRow, FindingRow, RoundRow, StoryRow, TaskRow, Totals
 from .schema import FindingStatus, TechSpec
 from .upkeep import mend, newest_backup
 from .writes import Tx
 
 __all__ = [
+    "DATABASE",
     "BatchRow",
     "CommandRow",
     "FindingRow",

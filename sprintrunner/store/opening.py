@@ -18,6 +18,8 @@ from .connections import BUSY_MS, writer_engine
 from .failures import code_of, sentence_of
 from .schema import HEAD
 
+#: The name of the database in the state folder (contract section 7).
+DATABASE = "sprint-runner.db"
 #: STRICT tables came with it.
 OLDEST_SQLITE = (3, 37, 0)
 _MIGRATIONS = Path(__file__).with_name("migrations")
