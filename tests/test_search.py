@@ -97,7 +97,6 @@ def test_hits_are_paged_and_counted_up_to_a_bound(index: SearchIndex) -> None:
     assert first.total == search.MOST_COUNTED and len(first.hits) == 10
     assert index.find("words", limit=10, before=first.hits[-1].id).hits[0].id == first.hits[-1].id - 1
     assert index.find("words", kinds=("event",)).total == 0
-    assert index.find("words", ref=2).total == 0
 
 
 def test_a_damaged_index_is_made_anew_and_one_of_another_version_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ...store.reads_history import EventFilter
 from ...workflow import STORY_COMMANDS
 from . import looks, night, words
 from .commands import CommandLine, lines_of
+from .gaps import gaps
 from .looks import Look
 from .night import Axis, Night, Tick
 from .reading import Reading, keys_of, took
@@ -114,7 +115,7 @@ def timeline_page(reading: Reading, batch: BatchRow, first: int | None, last: in
     commands = own.commands_of(batch.id)
     axis = _window(own, batch, first, last)
     inside = [one for one in commands if _touches(one, axis, own.now)]
-    whole = _whole(own, batch)
+    whole = night.axis_of(own, batch)
     return TimelinePage(
         batch=batch,
         status=str(batch.state if own.live else batch.status),
@@ -146,11 +147,6 @@ def _told(reading: Reading, batch: BatchRow) -> str:
     parts += [f"{blocked} blocked"] if blocked else []
     parts += [words.money(cost)] if cost is not None else []
     return ", ".join(parts)
-
-
-def _whole(reading: Reading, batch: BatchRow) -> Axis:
-    """The axis of the overview: that of the night line, so that the frame fits."""
-    return night.axis_of(reading, batch)
 
 
 def _window(reading: Reading, batch: BatchRow, first: int | None, last: int | None) -> Axis:
@@ -256,6 +252,15 @@ def ticks_of(axis: Axis) -> tuple[Tick, ...]:
 
 
 def bands_of(reading: Reading, commands: Sequence[CommandRow], axis: Axis) -> tuple[Band, ...]:
+    """What the log tells of sleeps and lost servers, else what the gaps between the commands tell."""
+    told = gaps(reading, reading.batch) if reading.batch else ()
+    if told:
+        seen = [gap for gap in told if gap.first < axis.last and gap.last > axis.first and gap.ms >= _GAP]
+        return tuple(_band(_KIND_OF[gap.kind], gap.first, gap.last, axis) for gap in seen)
+    return _between(reading, commands, axis)
+
+
+def _between(reading: Reading, commands: Sequence[CommandRow], axis: Axis) -> tuple[Band, ...]:
     """Gaps after a usage limit or an interruption until the next command began."""
     bands = []
     ordered = sorted(commands, key=lambda one: one.started_at)
@@ -279,6 +284,7 @@ def bands_of(reading: Reading, commands: Sequence[CommandRow], axis: Axis) -> tu
     return tuple(bands)
 
 
+_KIND_OF = {"asleep": ("asleep", "asleep"), "down": ("attention", "server away")}
 _WAITS = {
     CommandStatus.LIMITED: ("asleep", "asleep"),
     CommandStatus.INTERRUPTED: ("attention", "server away"),
