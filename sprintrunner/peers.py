@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from . import process
@@ -41,7 +42,13 @@ def _inodes(port: int, server_port: int) -> list[str]:
 
 
 def _holds(pid: int, sockets: set[str]) -> bool:
+    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+        return any(_target(entry) in sockets for entry in entries)
+    return False
+
+
+def _target(entry: os.DirEntry[str]) -> str:
     try:
-        return any(os.readlink(entry.path) in sockets for entry in os.scandir(f"/proc/{pid}/fd"))  # noqa: PTH115
+        return os.readlink(entry.path)  # noqa: PTH115
     except OSError:
-        return False
+        return ""  # closed meanwhile

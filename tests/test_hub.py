@@ -345,6 +345,14 @@ def test_a_returning_page_gets_what_changed_since(hub: Hub, store: Store) -> Non
     assert Reader(hub, Kind.HTML, "2").next() == (4, "<i>3</i>\n<i>4</i>")
 
 
+def test_an_open_page_is_told_that_the_database_takes_no_records(hub: Hub, store: Store) -> None:
+    reader = Reader(hub, Kind.HTML)
+    reader.next()
+    for trouble in ("The disk is full.", ""):
+        store.trouble = trouble
+        assert reader.next() == (0, "<p id=all>snapshot</p>")
+
+
 def test_a_page_out_of_reach_gets_a_snapshot(hub: Hub, store: Store) -> None:
     last = say_at_once(store, channels.REACH + 1)
     assert Reader(hub, Kind.HTML, "0").next() == (last, "<p id=all>snapshot</p>")

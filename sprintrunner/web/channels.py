@@ -152,6 +152,10 @@ class HtmlChannel:
         else:
             self._pending.extend(events)
 
+    def refresh(self) -> None:
+        """Everything is due: something changed that no event tells of."""
+        self._pending, self._all_due, self._snapshot = [], True, None
+
     def render_news(self) -> bytes:
         """The message for all live clients, maybe empty; after a failure everything is sent next time."""
         pending, everything = self._pending, self._all_due

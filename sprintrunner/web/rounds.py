@@ -49,6 +49,7 @@ class Rounds:
         self._more = False
         self._broken = False
         self._unrendered = False
+        self._trouble = ""
         self._checked_at = 0.0
         self._interval = MAX_HEARTBEAT
         self._stopping = False
@@ -193,10 +194,18 @@ class Rounds:
             self._broken = True
             return False
         self._broken = False
+        self._note_trouble()
         self._more = len(events) == _READ_LIMIT
         if events:
             self._publish(events)
         return True
+
+    def _note_trouble(self) -> None:
+        """That the database takes no records is no event, and open pages must show it all the same."""
+        trouble = getattr(self._source, "trouble", "")
+        if trouble != self._trouble and self._html:
+            self._trouble = trouble
+            self._html.refresh()
 
     def _begin(self, newest: int) -> None:
         self._last = newest
