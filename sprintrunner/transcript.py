@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +35,7 @@ from .transcript_text import Body, body_of, moment_of, shortened, whole_output
 #: Longest line that is parsed, in bytes; the agent's shim cuts longer ones.
 _LONGEST = 9 << 20
 _CHUNK = 1 << 20
+_COUNTING = threading.Lock()
 #: Lines, and bytes, read past the end of a window for the results of calls that began in it.
 _AHEAD_LINES, _AHEAD_BYTES = 400, 4 << 20
 #: A window with fewer parts than this is widened: some streams need many lines for one part.
@@ -333,20 +337,44 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
+@lru_cache(maxsize=64)
+def _known(name: str, device: int, inode: int) -> list[int]:
+    """Where the counts of one file are kept, see ``_chunks``."""
+    return []
+
+
+def _chunks(file: BinaryIO) -> list[int]:
+    """How many lines end in each whole chunk of the file, counted once: a transcript only grows."""
+    found = os.fstat(file.fileno())
+    counts = _known(str(file.name), found.st_dev, found.st_ino)
+    with _COUNTING:
+        if len(counts) * _CHUNK > found.st_size:
+            counts.clear()  # made anew under its name
+        file.seek(len(counts) * _CHUNK)
+        while len(counts) < found.st_size // _CHUNK and len(chunk := file.read(_CHUNK)) == _CHUNK:
+            counts.append(chunk.count(b"\n"))
+        return counts[:]
+
+
 def _count(file: BinaryIO, live: bool) -> int:
     """How many lines there are; an unfinished last one counts once nothing more can come."""
-    file.seek(0)
-    total, last = 0, b"\n"
-    while chunk := file.read(_CHUNK):
-        total += chunk.count(b"\n")
-        last = chunk[-1:]
-    return total + (last != b"\n" and not live)
+    counts = _chunks(file)
+    # From the last byte of the counted part: it tells whether that ends with a whole line.
+    start = max(0, len(counts) * _CHUNK - 1)
+    file.seek(start)
+    rest = file.read()
+    unfinished = bool(rest) and not rest.endswith(b"\n")
+    return sum(counts) + rest.count(b"\n", 1 if start else 0) + (unfinished and not live)
 
 
 def _seek(file: BinaryIO, number: int) -> None:
     """Stand at the beginning of line ``number``."""
-    file.seek(0)
     left, at = number - 1, 0
+    for found in _chunks(file):
+        if found >= left:
+            break
+        left, at = left - found, at + _CHUNK
+    file.seek(at)
     while left and (chunk := file.read(_CHUNK)):
         found = chunk.count(b"\n")
         if found >= left:

@@ -180,3 +180,32 @@ def test_no_bytes_break_it(tmp_path: Path, data: bytes) -> None:
 
 def test_an_empty_transcript_has_no_parts(tmp_path: Path) -> None:
     assert read(write(tmp_path)) == Window((), 1, 0, 0)
+
+
+def test_lines_of_a_growing_file_are_counted_and_found_over_many_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcript, "_CHUNK", 64)
+    path, written = tmp_path / "7.jsonl", b""
+    for size in (0, 1, 30, 62, 63, 64, 65, 200, 0, 5):
+        written += b"x" * size + b"\n"
+        path.write_bytes(written + b"unfinished")
+        with path.open("rb") as file:
+            lines = written.split(b"\n")[:-1]
+            assert transcript._count(file, live=True) == len(lines)
+            assert transcript._count(file, live=False) == len(lines) + 1
+            for number in range(1, len(lines) + 2):
+                transcript._seek(file, number)
+                assert file.tell() == sum(len(line) + 1 for line in lines[: number - 1])
+        path.write_bytes(written)
+
+
+def test_a_file_made_anew_under_its_name_is_counted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcript, "_CHUNK", 64)
+    path = tmp_path / "8.jsonl"
+    for text, lines in ((b"a\n" * 300, 300), (b"long line\n" * 4, 4)):
+        path.write_bytes(text)
+        with path.open("rb") as file:
+            assert transcript._count(file, live=False) == lines

@@ -73,16 +73,18 @@ def _stories(keys: Sequence[str], batches: int) -> Iterator[dict[str, Any]]:
     for batch in range(1, batches + 1):
         for place, key in enumerate(_pair(keys, batch)):
             began = BEGIN + batch * 2 * _BATCH_MS
+            # However long the history is, about twenty stories wait for a person.
+            blocked = batch % 9 == 0 and batch > batches - 90
             yield {
                 "id": 2 * batch - 1 + place,
                 "batch_id": batch,
                 "story_key": key,
                 "epic_id": key.split("-")[0],
-                "status": "done" if batch % 9 else "blocked",
+                "status": "blocked" if blocked else "done",
                 "started_at": began,
                 "ended_at": began + _BATCH_MS,
                 "title": "Grow one more shelf",
-                "reason": None if batch % 9 else "3 reviews in a row gave no verdict.",
+                "reason": "3 reviews in a row gave no verdict." if blocked else None,
             }
 
 
