@@ -164,6 +164,10 @@ class Runtime:
     def wait_batch(self, batch_id: int, timeout: float) -> BatchRow | None:
         """The batch once it has ended, or None when that took longer than ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
+    def busy(self) -> bool:
+        """Whether a batch is worked on; between an end for the database's sake and its resumption too."""
+        return self._orchestrator.busy()
+
         while time.monotonic() < deadline:
             row = self.store.batch(batch_id)
             if row is not None and row.ended_at is not None:

@@ -64,6 +64,10 @@ class Orchestrator:
         started = self._thread is not None and self._thread.is_alive()
         return started and self._loop is not None and self._loop.is_running()
 
+    def busy(self) -> bool:
+        """Whether a batch is worked on, one that will go on after its database's trouble included."""
+        return self._task is not None and not self._task.done()
+
     def submit(self, action: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request from any thread and wait for its answer; raises the Refused family."""
         if not self.alive() or self._loop is None or self._requests is None:
