@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,3 +106,21 @@ def test_a_restored_backup_is_said_and_nothing_of_it_goes_on_by_itself(engine: E
     told = [p["message"] for p in engine.payloads(batch_id, "error")]
     assert told == [engine.live.store.notice]
     assert engine.ran("dev-story") == 1
+
+
+def test_a_run_in_the_terminal_says_it_and_goes_on_too(engine: Engine) -> None:
+    words = [sys.executable, "-P", "-m", "sprintrunner", "--project", str(engine.root), "run", "1"]
+    with subprocess.Popen(
+        [*words, "--story", FIRST], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as running:
+        until(lambda: engine.ran("dev-story"))
+        path = engine.state / "sprint-runner.db"
+        kept = path.rename(path.with_name("kept.db"))
+        path.write_text("not the database")
+        agent = engine.runs()[-1]["pid"]
+        until(lambda: not Path(f"/proc/{agent}").exists())
+        kept.replace(path)
+        told, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, told.decode()
+    assert b"deleted or replaced" in told
+    assert engine.raw_status(FIRST) == "done"

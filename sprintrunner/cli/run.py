@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from .. import report, status_file
-from ..errors import Conflict, SprintRunnerError
+from ..errors import Conflict, SprintRunnerError, StoreUnavailable
 from ..runtime import Runtime
 from ..store import BatchRow
 from . import outcome
@@ -84,6 +84,7 @@ class _Run:
         self._view = view
         self._stopping = False
         self._cursor = 0
+        self._trouble = ""
 
     def carry_out(self, size: Size, keys: Sequence[str]) -> int:
         """Start the batch, follow it to its end, and return the exit status."""
@@ -114,15 +115,30 @@ class _Run:
 
     def _follow(self, batch_id: int) -> BatchRow:
         while True:
-            # The end of a batch and its event are one transaction: read in this order, no event is missed.
-            batch = self._runtime.store.batch(batch_id)
-            self._deliver()
-            if batch is not None and batch.ended_at is not None:
+            # In this order: what is ended while nobody is busy with it stays so.
+            busy = self._runtime.busy()
+            batch = self._look(batch_id)
+            if batch is not None and batch.ended_at is not None and not busy:
                 return batch
             if not self._runtime.alive():
                 raise SprintRunnerError("The orchestrator has ended; run.log in the state folder says why.")
-            self._guarded(self._view.tick, self._runtime.store, batch_id)
             self._wait()
+
+    def _look(self, batch_id: int) -> BatchRow | None:
+        """Show what is new; None, said once, while the database cannot be read."""
+        store = self._runtime.store
+        try:
+            # The end of a batch and its event are one transaction: read in this order, no event is missed.
+            batch = store.batch(batch_id)
+            self._deliver()
+            self._guarded(self._view.tick, store, batch_id)
+            trouble = store.trouble
+        except StoreUnavailable as error:
+            batch, trouble = None, error.sentence
+        if trouble and trouble != self._trouble:
+            self._guarded(self._view.note, trouble)
+        self._trouble = trouble
+        return batch
 
     def _deliver(self) -> None:
         while events := self._runtime.store.events_after(self._cursor):
