@@ -13,6 +13,8 @@ from common import machine, report
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "RESULTS.md"
+README = HERE.parent / "README.md"
+_BEGIN, _END = "<!-- performance: written by make bench -->", "<!-- performance: end -->"
 PROGRAMS = ("start", "fanout", "latency", "ingest", "overhead", "pages", "idle")
 _HEAD = """# Performance, measured
 
@@ -43,8 +45,22 @@ def main() -> int:
                 failed.append(name)
     if not asked.quick and not asked.programs:
         RESULTS.write_text(_document(reports, failed, time.monotonic() - began), "utf-8")
-        print(f"written to {RESULTS}")
+        _into_readme(reports)
+        print(f"written to {RESULTS} and the README")
     return 1 if failed else 0
+
+
+def _into_readme(reports: list[report.Report]) -> None:
+    """Put the headlines between the two marks of the README."""
+    table = report.Table("", ["what", "Sprint Runner", "rivals in the same run"])
+    for found in reports:
+        for line in found.headlines:
+            table.add(*line)
+    text = README.read_text("utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    lines = table.markdown().partition("\n\n")[2]
+    README.write_text(f"{before}{_BEGIN}\n{lines}\n{_END}{after}", "utf-8")
 
 
 def _document(reports: list[report.Report], failed: list[str], seconds: float) -> str:

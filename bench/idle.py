@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from common import report
 from common.clients import Load, clean_environment
+from common.figures import number
 from common.processes import Cost
 from common.servers import Folder, Server, Unavailable, product, rival
 
@@ -65,7 +66,10 @@ def _figures(before: Cost, after: Cost, seconds: float) -> tuple[float, float, f
 
 def _goals(found: report.Report, before: dict[str, Cost], after: dict[str, Cost], seconds: float) -> None:
     for name in [name for name in after if name.startswith("Sprint Runner")]:
-        cpu, _, rss, _ = _figures(before[name], after[name], seconds)
+        cpu, wakes, rss, _ = _figures(before[name], after[name], seconds)
+        streams = name.partition(", ")[2]
+        told = f"{number(cpu)} / {number(wakes)} / {number(rss)}"
+        found.headline(f"idle, {streams}: CPU % / wake-ups/s / RSS MB", told)
         found.at_most(f"{name}: CPU", cpu, 0.3, "% of a core")
         found.at_most(f"{name}: RSS of the larger process", rss, 90.0, "MB")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common import report
-from common.figures import ratio
+from common.figures import pair, ratio
 
 _INGESTING = Path(__file__).parent / "common" / "ingesting.py"
 _SHIPPED_CAP = 64 << 20
@@ -33,6 +33,8 @@ def measure(found: report.Report, quick: bool) -> None:
         table.add("Sprint Runner, nothing cut", *_cells(own, own))
         capped = _take("ours", mode, scale, _SHIPPED_CAP)
         table.add("Sprint Runner, 64 MiB kept", *_cells(capped, own))
+        grown = max(own["grown"], capped["grown"])
+        found.headline(f"{title}: MB/s, memory grows by MB", pair(_speed(own, own), grown))
         for way, name in WAYS:
             table.add(name, *_cells(_take(way, mode, scale, 0), own))
         _goals(found, title, own, capped, size * scale, int(lines * scale) if lines > 1 else 1)

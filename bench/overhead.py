@@ -16,7 +16,7 @@ from typing import Any
 
 from common import projects, report
 from common.clients import clean_environment
-from common.figures import median, percentile, ratio
+from common.figures import median, number, percentile, ratio
 from common.servers import Folder
 from rivals.v1_loop import Loop
 
@@ -174,6 +174,11 @@ def measure(found: report.Report, quick: bool) -> None:
     if not quick:
         plain = median(others["bare subprocess loop"])
         added = median([sample.own for sample in samples]) - plain
+        found.headline(
+            "time beside the agent, median, ms a command",
+            number(median([sample.own for sample in samples]) * 1000),
+            " · ".join(f"{name} {number(median(times) * 1000)}" for name, times in others.items()),
+        )
         found.at_most("added to a bare loop, median", added * 1000, 60.0, "ms")
 
 

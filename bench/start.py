@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from common import projects, report
 from common.clients import clean_environment
-from common.figures import median, percentile, ratio
+from common.figures import median, number, percentile, ratio
 from common.servers import Folder, Unavailable, product, rival
 
 from sprintrunner import rehearsal
@@ -109,6 +109,8 @@ def measure(found: report.Report, quick: bool) -> None:
     for name, times in shown:
         table.add(name, median(times), percentile(times, 1.0), ratio(median(times), median(bare)))
     if not quick:
+        for name, times in shown[2:5]:
+            found.headline(f"{name}, ms", number(median(times)))
         found.at_most("sprintrunner --help", median(ours), 150.0, "ms")
         found.at_most("serve until it answers", median(serving), 1000.0, "ms")
         found.at_most("kill -9 until it serves again", median(recovered), 2000.0, "ms")

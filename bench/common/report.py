@@ -50,6 +50,8 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: What the README shows: what was measured, ours, the rivals.
+    headlines: list[list[str]] = field(default_factory=list)
     seconds: float = 0.0
     load: str = ""
 
@@ -57,6 +59,10 @@ class Report:
         """A new table at the end."""
         self.tables.append(Table(title, list(columns)))
         return self.tables[-1]
+
+    def headline(self, what: str, ours: str, rivals: str = "") -> None:
+        """A line of the README's table."""
+        self.headlines.append([what, ours, rivals])
 
     def at_most(self, what: str, seen: float | None, most: float, unit: str) -> None:
         """Keep a goal: ``seen`` must not be above ``most``. Nothing measured is nothing promised."""
