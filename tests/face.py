@@ -321,3 +321,75 @@ def morning(services: Services) -> Script:
     script.end_cycle(4)
     script.end("completed")
     return script
+
+
+#: Severity, title, file, line, and what each of three reviews said.
+FINDINGS = (
+    (
+        "HIGH",
+        "Totals are rounded per line",
+        "totals.py",
+        48,
+        ("open", "fixed", "fixed"),
+    ),
+    ("HIGH", "The template is rendered without autoescape", "render.py", 31, ("fixed", "fixed", "fixed")),
+    ("MEDIUM", "The font file is read on every request", "fonts.py", 12, ("open", "fixed", "fixed")),
+    ("MEDIUM", "PLN prints as a question mark", "fonts.py", 40, ("", "open", "fixed")),
+    ("LOW", "The docstring still names the old renderer", "render.py", 4, ("open", "open", "open")),
+)
+
+
+def finished(services: Services) -> Script:
+    """A batch that ended well: one story with a failed attempt, a limit sleep, and three reviews."""
+    script, key = Script(services), "2a-3-pdf-rendering"
+    script.finish_cycle(1, "1-3-password-reset", "1-4-session-expiry")
+    script.cycle(2, key)
+    for name in (
+        "create-story",
+        "create-story-discovery",
+        "story-review",
+        "create-tech-spec",
+        "tech-spec-review",
+    ):
+        script.command(name, key, cycle=2)
+    why = "verify: pytest -q, 2 failed in tests/pdf"
+    script.command("dev-story", key, status="failed", cycle=2, reason=why, evidence={"changed": ["a"] * 9})
+    script.command("dev-story", key, status="limited", cycle=2, seconds=200, counted=0, reason="5-hour limit")
+    _sleep(script, 50)
+    script.command("dev-story", key, cycle=2, evidence={"changed": ["a"] * 14})
+    for place in range(3):
+        _review(script, key, place)
+    script.command("commit", key, cycle=2)
+    sha = script.commit(key)
+    runs = [{"command": "pytest -q", "ok": True, "seconds": 41.2, "tail": "214 passed", "reason": ""}]
+    held = {
+        "dev": {"agent": "success", "changed": ["a"] * 14, "verify": runs},
+        "review_passed": True,
+        "review": {"review": 3, "severity": "LOW", "verify": runs},
+        "commit": sha,
+    }
+    write_status(services.project.root, {**STATUSES, key: "done"})
+    git(services.project.root, "commit", "-q", "-a", "-m", "say that it is done")
+    script.status(key, "done", commit_sha=sha, evidence=held)
+    script.end_cycle(2, key)
+    script.end("completed")
+    return script
+
+
+def _sleep(script: Script, minutes: int) -> None:
+    told = {"batch_id": script.batch, "warning": "5-hour limit of claude, resets 03:10", "state": "waiting"}
+    script.event("batch:warning", told)
+    script.at += minutes * MINUTE
+    told |= {"warning": "Woke up, the usage limit has reset.", "state": "running"}
+    script.event("batch:warning", told)
+
+
+def _review(script: Script, key: str, place: int) -> None:
+    verdict = {"highest_severity": ("HIGH", "MEDIUM", "LOW")[place], "findings": []}
+    review = script.command("code-review", key, cycle=2, verdict=verdict)
+    with script.store.transaction() as tx:
+        for number, (severity, title, file, line, said) in enumerate(FINDINGS):
+            if said[place]:
+                named = {"severity": severity, "title": title, "file": file, "line": line}
+                found = tx.upsert_finding(script.ids[key], f"f{number}", status=said[place], seen=1, **named)
+                tx.add_finding_round(found, review, said[place])

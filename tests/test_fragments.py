@@ -13,11 +13,9 @@ from jinja2 import UndefinedError
 from sprintrunner import create_app
 from sprintrunner.services import Services
 from sprintrunner.store import Store
-from sprintrunner.web import assets, fragments
+from sprintrunner.web import assets, fragments, samples
 from sprintrunner.web.render import environment, render
-from sprintrunner.web.views import board, dashboard, grid, history, ledger, needs, now, settings, story
-from sprintrunner.web.views.evidence import Evidence, Line
-from sprintrunner.web.views.reading import Reading
+from sprintrunner.web.views import dashboard, now
 
 _SLOT = re.compile(r'<template hx-swap-oob="innerMorph:#?([^"]+)">(.*?)</template>\n', re.DOTALL)
 
@@ -46,9 +44,9 @@ def slots(text: str) -> dict[str, str]:
 
 def test_the_snapshot_replaces_each_slot_with_exactly_what_the_page_shows(services: Services) -> None:
     html, sent = page(services), slots(fragments.snapshot(services))
-    assert set(sent) == {slot.name for slot in dashboard.SLOTS} | {"board", "mark", "[data-dashboard] title"}
+    assert set(sent) == {slot.name for slot in dashboard.SLOTS} | {"board", "mark", "[data-dashboard] head title"}
     assert sent.pop("board") in page(services, "/?view=board")
-    assert f"<title>{sent.pop('[data-dashboard] title')}</title>" in html
+    assert f"<title>{sent.pop('[data-dashboard] head title')}</title>" in html
     for name, content in sent.items():
         if name != "pill":
             assert f'id="{name}"' in html
@@ -159,57 +157,28 @@ def test_an_address_cannot_be_closed_by_what_it_names() -> None:
     assert fragments.oob('a">', "x") == '<template hx-swap-oob="innerMorph:#a&#34;&gt;">x</template>\n'
 
 
-SAMPLE_LEDGER = ledger.Ledger(
-    (ledger.Finding("HIGH", "blocked", "Totals are rounded", "totals.py:4", "open", ("new", "open")),),
-    (ledger.Review(1, 1, "1 new", (ledger.Part("new", 0, 39),)), ledger.Review(2, 2, "1 still open", ())),
-)
-
-
-def _lanes(reading: Reading) -> object:
-    view = story.story_page(reading, "2a-3-pdf-rendering")
-    assert view is not None and view.waterfall is not None
-    return view.waterfall.rows
-
-
-def _samples(reading: Reading) -> dict[str, dict[str, object]]:
-    """For each partial what its first line says it reads."""
-    found = {slot.partial: {slot.variable: slot.read(reading)} for slot in dashboard.SLOTS}
-    view = grid.grid(reading)
-    batch = reading.batch
-    assert batch is not None
-    page = history.batch_page(reading, batch)
-    return found | {
-        "partials/board.html": {"board": board.board(reading)},
-        "partials/board_epic.html": {"card": board.board(reading).columns[1].epics[0]},
-        "partials/ledger.html": {"ledger": SAMPLE_LEDGER},
-        "partials/evidence.html": {
-            "evidence": Evidence((Line("missing", "Commit", "none is recorded"),), 0, 1)
-        },
-        "partials/lane_rows.html": {"rows": _lanes(reading)},
-        "partials/now_card.html": {"card": now.now(reading).cards[0]},
-        "partials/story_row.html": {"row": view.epics[1].rows[2]},
-        "partials/epic_row.html": {"epic": view.epics[1]},
-        "partials/segments.html": {"segments": dashboard.values(reading)["bar"].segments},
-        "partials/need.html": {
-            "item": needs.Item("i", "blocked", "octagon", "k", "w", "y", "k", "p", ("retry",))
-        },
-        "partials/command_rows.html": {"lines": page.commands, "now": reading.now},
-        "partials/settings_field.html": {"one": settings.form(reading.layers).groups[0].fields[0]},
-    }
-
-
-def test_every_partial_renders_alone_from_what_its_contract_names(services: Services) -> None:
-    samples = _samples(Reading(services))
-    partials = {f"partials/{path.name}" for path in (assets.TEMPLATES / "partials").glob("*.html")}
-    assert partials == set(samples)
-    for name, values in samples.items():
-        source = (assets.TEMPLATES / name).read_text()
-        contract = source.splitlines()[0]
+def test_every_partial_has_samples_and_renders_alone_from_what_its_contract_names() -> None:
+    partials = {path.name for path in (assets.TEMPLATES / "partials").glob("*.html")}
+    assert partials == {sample.partial for sample in samples.samples()}
+    for sample in samples.samples():
+        name = f"partials/{sample.partial}"
+        contract = (assets.TEMPLATES / name).read_text().splitlines()[0]
         assert contract.startswith("{# ")
-        assert all(f"{variable}:" in contract for variable in values), name
-        assert render(name, **values).strip()
+        assert all(f"{variable}:" in contract or f"{variable}," in contract for variable in sample.values), (
+            name
+        )
+        assert render(name, **sample.values).strip() or sample.values == {"night": None}
         with pytest.raises(UndefinedError):
             render(name)
+
+
+def test_the_pattern_page_is_for_development_only(services: Services) -> None:
+    app = create_app(services)
+    assert app.test_client().get("/patterns").status_code == 404
+    app.config["PATTERNS"] = True
+    answer = app.test_client().get("/patterns")
+    assert answer.status_code == 200
+    assert all(sample.partial in answer.text for sample in samples.samples())
 
 
 def test_templates_hold_no_inline_script_style_or_handler() -> None:

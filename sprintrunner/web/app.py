@@ -21,6 +21,7 @@ from . import (
     login,
     pages,
     pages_history,
+    pages_patterns,
     pages_search,
     pages_story,
     pages_time,
@@ -46,6 +47,7 @@ _BLUEPRINTS = (
     pages_time.bp,
     pages_history.bp,
     pages_search.bp,
+    pages_patterns.bp,
 )
 
 

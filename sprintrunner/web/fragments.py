@@ -32,8 +32,8 @@ _ANNOUNCED = frozenset(
 )
 
 
-#: The title of the dashboard; those of other pages stay. (htmx cuts an address at its colon: no :has here.)
-_TITLE = "[data-dashboard] title"
+#: The title of the dashboard; those of other pages and of drawings stay. (htmx cuts an address at its colon.)
+_TITLE = "[data-dashboard] head title"
 
 
 def oob(target: str, html: str) -> str:

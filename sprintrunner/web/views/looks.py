@@ -58,12 +58,12 @@ BATCH: Mapping[str, Look] = {
     "limit": Look("asleep", "moon"),
 }
 
-_FAMILIES = {"story": STORY, "command": COMMAND, "batch": BATCH, "class": CLASS}
+FAMILIES = {"story": STORY, "command": COMMAND, "batch": BATCH, "class": CLASS}
 
 
 def of(family: str, word: str) -> Look:
     """Return the look of a status word of ``story``, ``command``, ``batch`` or ``class``."""
-    return _FAMILIES[family].get(word, CLASS["unknown"])
+    return FAMILIES[family].get(word, CLASS["unknown"])
 
 
 def of_entry(entry: Entry) -> Look:

@@ -51,8 +51,20 @@ class StoryCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """What the story took: time of agents and from start to end (ms), dollars, tokens."""
+
+    ms: int
+    span: int | None
+    cost: float | None
+    budget: float | None
+    tokens: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoryPage:
-    """One story. Times in ms; ``before`` and ``after`` are its neighbours in the status file."""
+    """One story; ``neighbours`` are the keys before and after it in the status file, empty at its ends."""
 
     key: str
     title: str
@@ -64,12 +76,7 @@ class StoryPage:
     outline: Outline | None
     file: str
     commands: tuple[CommandLine, ...]
-    ms: int
-    span: int | None
-    cost: float | None
-    budget: float | None
-    tokens: int
-    cached: int
+    numbers: Numbers
     waterfall: Waterfall | None
     ledger: Ledger
     evidence: Evidence | None
@@ -80,8 +87,7 @@ class StoryPage:
     phases: tuple[str, ...]
     may_retry: bool
     may_close: bool
-    before: str
-    after: str
+    neighbours: tuple[str, str]
     now: int
 
 
@@ -96,10 +102,9 @@ def story_page(reading: Reading, key: str, phase: str = "") -> StoryPage | None:
         return None
     status = reading.status_of(entry) if entry else record.status if record else None
     commands = reading.store.commands_of_story(key)
-    running = any(c.status == CommandStatus.RUNNING for c in commands) and reading.live
+    running = reading.live and any(c.status == CommandStatus.RUNNING for c in commands)
     outline, file = _file(reading, key)
     epic = (entry.epic if entry else record.epic_id if record else "") or ""
-    before, after = _neighbours(reading, key)
     return StoryPage(
         key=key,
         title=_title(outline, entry, record),
@@ -111,14 +116,7 @@ def story_page(reading: Reading, key: str, phase: str = "") -> StoryPage | None:
         outline=outline,
         file=file,
         commands=lines_of(reading, commands),
-        ms=sum(took(command, reading.now) for command in commands),
-        span=record.ended_at - record.started_at
-        if record and record.ended_at and record.started_at
-        else None,
-        cost=_cost(by_story(commands).get(key, [])),
-        budget=reading.layers.values.budget_usd_per_story,
-        tokens=sum(_tokens(command) for command in commands),
-        cached=sum(command.tokens_cache_read or 0 for command in commands),
+        numbers=_numbers(reading, key, commands, record),
         waterfall=waterfall(reading, reading.store.batch(record.batch_id) if record else None, commands),
         ledger=ledger(reading, record, commands),
         evidence=evidence(reading, record, outline),
@@ -129,9 +127,20 @@ def story_page(reading: Reading, key: str, phase: str = "") -> StoryPage | None:
         phases=tuple(map(str, STORY_COMMANDS)),
         may_retry=not running and _can_retry(entry),
         may_close=not running and status is StoryStatus.BLOCKED,
-        before=before,
-        after=after,
+        neighbours=_neighbours(reading, key),
         now=reading.now,
+    )
+
+
+def _numbers(reading: Reading, key: str, commands: Sequence[CommandRow], record: StoryRow | None) -> Numbers:
+    ended = record.ended_at if record else None
+    return Numbers(
+        ms=sum(took(command, reading.now) for command in commands),
+        span=ended - record.started_at if record and ended and record.started_at else None,
+        cost=_cost(by_story(commands).get(key, [])),
+        budget=reading.layers.values.budget_usd_per_story,
+        tokens=sum(_tokens(command) for command in commands),
+        cached=sum(command.tokens_cache_read or 0 for command in commands),
     )
 
 
