@@ -50,7 +50,9 @@ def _servers(stack: ExitStack, found: report.Report, quick: bool) -> dict[str, S
         except Unavailable as error:
             found.notes.append(f"{name} was not measured: {error}")
             continue
-        stack.enter_context(Load(server.port, "/stream", STREAMS, websocket=program == "v1_websocket"))
+        stack.enter_context(
+            Load(server.port, "/stream", STREAMS, websocket="deflate" if program == "v1_websocket" else "")
+        )
         servers[f"{name}, {STREAMS} streams"] = server
     return servers
 

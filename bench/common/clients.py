@@ -14,13 +14,17 @@ from types import TracebackType
 from typing import Any, Self
 
 _LOAD = Path(__file__).with_name("load.py")
+_WEBSOCKET = {"": [], "plain": ["--websocket"], "deflate": ["--websocket", "--deflate"]}
 
 
 class Load:
-    """N clients of one stream, connected; ended by the ``with`` statement."""
+    """N clients of one stream, connected; ended by the ``with`` statement.
 
-    def __init__(self, port: int, path: str, count: int, *, websocket: bool = False) -> None:
-        words = [str(port), path, str(count), *(["--websocket"] if websocket else [])]
+    ``websocket``: none, ``plain``, or ``deflate`` as every browser asks for it.
+    """
+
+    def __init__(self, port: int, path: str, count: int, *, websocket: str = "") -> None:
+        words = [str(port), path, str(count), *_WEBSOCKET[websocket]]
         self._process = subprocess.Popen(
             [sys.executable, str(_LOAD), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

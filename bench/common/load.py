@@ -1,7 +1,7 @@
 """The load: N stream clients in one process, raw sockets under one epoll; prints JSON, takes orders on stdin.
 
-``python load.py PORT PATH N [--websocket]`` connects N clients, prints ``{"connected": N, "seconds": s}``
-and then answers ``reset`` (forget what was measured), ``report`` (what arrived since) and the end of stdin.
+``python load.py PORT PATH N [--websocket [--deflate]]`` connects N clients, prints ``{"connected": N,
+"seconds": s}`` and then answers ``reset`` (forget what was measured), ``report`` (what arrived since) and the end of stdin.
 Each message carries ``at=<monotonic ns>``; the difference to the moment of its reading is its latency.
 """
 
@@ -16,6 +16,7 @@ import select
 import socket
 import sys
 import time
+import zlib
 from array import array
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -30,15 +31,39 @@ _READ = select.EPOLLIN
 _LOST = b""
 
 
+class Frames:
+    """The messages of one WebSocket that a browser would open: compressed, in one window each."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._inflate = zlib.decompressobj(-15).decompress
+
+    def feed(self, data: bytes) -> bytes:
+        """The messages that are complete now, joined."""
+        data, at, found = self._rest + data, 0, []
+        while len(data) - at >= 4:
+            size, begin = data[at + 1] & 127, at + 2
+            if size == 126:  # no message here is so long that it would be 127
+                size, begin = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+            if len(data) < begin + size:
+                break
+            part, compressed = data[begin : begin + size], data[at] & 0x40
+            found.append(self._inflate(part + b"\0\0\xff\xff") if compressed else part)
+            at = begin + size
+        self._rest = data[at:]
+        return b"".join(found)
+
+
 class Crowd:
     """The clients and what they have seen."""
 
-    def __init__(self, port: int, path: str, count: int, websocket: bool) -> None:
+    def __init__(self, port: int, path: str, count: int, websocket: bool, deflate: bool) -> None:
         self.port, self.count = port, count
-        self.request = _request(port, path, websocket)
+        self.request = _request(port, path, websocket, deflate)
         self.epoll = select.epoll()
         self.sockets: dict[int, socket.socket] = {}
         self.newest: dict[int, int] = {}
+        self.frames: dict[int, Frames] | None = {} if deflate else None
         self.lost = 0
         self.reset()
 
@@ -71,6 +96,8 @@ class Crowd:
         sock.connect_ex(("127.0.0.1", self.port))
         self.sockets[sock.fileno()] = sock
         self.newest[sock.fileno()] = 0
+        if self.frames is not None:
+            self.frames[sock.fileno()] = Frames()
         self.epoll.register(sock.fileno(), select.EPOLLOUT)
         return sock.fileno()
 
@@ -104,6 +131,8 @@ class Crowd:
             return
         now = time.monotonic_ns()
         self.bytes += len(data)
+        if self.frames is not None:
+            data = self.frames[fd].feed(data)
         newest = self.newest[fd]
         for stamp in map(int, _STAMP.findall(data)):
             if stamp <= newest:  # a fragment shows the same action again, a reconnect repeats
@@ -140,11 +169,12 @@ class Crowd:
         }
 
 
-def _request(port: int, path: str, websocket: bool) -> bytes:
+def _request(port: int, path: str, websocket: bool, deflate: bool) -> bytes:
     lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
     if websocket:
         lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
         lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+        lines += ["Sec-WebSocket-Extensions: permessage-deflate"] if deflate else []
     else:
         lines += ["Accept: text/event-stream"]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -161,9 +191,10 @@ def main() -> None:
     parser.add_argument("path")
     parser.add_argument("count", type=int)
     parser.add_argument("--websocket", action="store_true")
+    parser.add_argument("--deflate", action="store_true")
     asked = parser.parse_args()
     raise_descriptor_limit()
-    crowd = Crowd(asked.port, asked.path, asked.count, asked.websocket)
+    crowd = Crowd(asked.port, asked.path, asked.count, asked.websocket, asked.deflate)
     seconds = crowd.connect()
     _say({"connected": asked.count, "seconds": seconds})
     crowd.serve()
