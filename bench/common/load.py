@@ -1,8 +1,8 @@
 """The load: N stream clients in one process, raw sockets under one epoll; prints JSON, takes orders on stdin.
 
 ``python load.py PORT PATH N [--websocket [--deflate]]`` connects N clients, prints ``{"connected": N,
-"seconds": s}`` and then answers ``reset`` (forget what was measured), ``report`` (what arrived since) and the end of stdin.
-Each message carries ``at=<monotonic ns>``; the difference to the moment of its reading is its latency.
+"seconds": s}`` and then answers ``reset`` (forget what was measured), ``report`` (what arrived since) and
+the end of stdin. Each message carries ``at=<monotonic ns>``; its age when it is read is its latency.
 """
 
 from __future__ import annotations
