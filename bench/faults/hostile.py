@@ -87,6 +87,8 @@ def _result(told: dict[str, Any], payload: str) -> dict[str, Any]:
         answer["summary"] = f"SUMMARY:{payload}"
         if "highest_severity" in answer:
             answer["findings"] = [*answer.get("findings", []), _finding(payload)]
+            if answer["highest_severity"] == "NONE":
+                answer["highest_severity"] = "LOW"
         told["result"] = json.dumps(answer)
     return told
 

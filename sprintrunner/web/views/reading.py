@@ -49,10 +49,12 @@ _slow: dict[Path, Slow] = {}
 class Slow:
     """What is read from many files or by starting git: anew after 5 s, not for each event of a stream.
 
+    ``batch`` was live at that time; at its end the tree is another, and no later event would bring the news.
     ``dirty`` are changed paths, ``lines`` the status lines of story files and when these changed (ms).
     """
 
     at: int
+    batch: int | None
     titles: Mapping[str, str]
     branch: str
     dirty: tuple[str, ...]
@@ -61,13 +63,18 @@ class Slow:
 
 def _slowly(reading: Reading) -> Slow:
     project, now = reading.project, reading.now
+    batch = reading.batch.id if reading.live and reading.batch else None
     held = _slow.get(project.root)
-    if held is None or not held.at <= now < held.at + 5000:
-        keys = [entry.key for entry in reading.entries]
-        held = _slow[project.root] = Slow(
-            now, epic_titles(project), _branch(project.root), _dirty(project.root), story_lines(project, keys)
-        )
+    if held is None or held.batch != batch or not held.at <= now < held.at + 5000:
+        held = _slow[project.root] = _read_slowly(reading, batch)
     return held
+
+
+def _read_slowly(reading: Reading, batch: int | None) -> Slow:
+    project = reading.project
+    keys = [entry.key for entry in reading.entries]
+    titles, lines = epic_titles(project), story_lines(project, keys)
+    return Slow(reading.now, batch, titles, _branch(project.root), _dirty(project.root), lines)
 
 
 def forget_slow(root: Path) -> None:
