@@ -27,7 +27,7 @@ COMMANDS = 200
 #: A cycle of two stories takes this many commands of the agent.
 _PER_CYCLE = 9
 #: How many of the commands are done again by the rivals.
-_REPLAYED = 60
+_REPLAYED = 40
 
 
 @dataclass
