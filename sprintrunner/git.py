@@ -71,7 +71,10 @@ class Git:
                 check=False,
             )
         except FileNotFoundError:
-            raise GitError("git was not found on PATH; install it.") from None
+            missing = "git was not found on PATH; install it."
+            raise GitError(missing if self.root.is_dir() else f"{self.root} is not there any more.") from None
+        except OSError as error:
+            raise GitError(f"git {args[0]} could not be started: {error.strerror}.") from None
         except subprocess.TimeoutExpired:
             raise GitError(f"git {args[0]} did not end within {TIMEOUT_SECONDS} s.") from None
         if check and done.returncode:

@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import control, process
-from .errors import Conflict
+from . import control, process, status_file
+from .errors import Conflict, SprintRunnerError
 from .events import EventType
+from .git import Git
 from .process import Identity
-from .sprint import BatchState, BatchStatus, CommandStatus
+from .sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
 from .store import BatchRow, CommandRow, Store, Tx
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,23 @@ def _wait_for_agent_lock(state_dir: Path, grace: float) -> None:
 def hold_agents(locks: Locks) -> None:
     """Hold agent.lock through the descriptor that every tree inherits."""
     fcntl.flock(locks.agent_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def take_back_done(store: Store, path: Path, git: Git) -> None:
+    """Where a kill came between a line that says done and its commit, the line says review again.
+
+    Whoever continues the batch writes it anew; whoever begins another one must not find it done.
+    """
+    for row in store.running_commands():
+        if row.command != Command.COMMIT:
+            continue
+        for key in row.story_keys.split(","):
+            # A line that says something else was changed by somebody else, and is theirs.
+            with suppress(SprintRunnerError):
+                if row.batch_id and not git.find_commit(row.batch_id, key, row.started_at):
+                    review = str(StoryStatus.REVIEW)
+                    done = str(StoryStatus.DONE)
+                    status_file.write(path, key, review, root=git.root, expected=done)
 
 
 def close_records(store: Store, state_dir: Path, left: Mapping[str, str] | None) -> BatchRow | None:

@@ -20,7 +20,7 @@ from .indexing import Indexer
 from .orchestrator import MAX_RESUMES, House, Orchestrator, changed_by_us, has_moved
 from .project import Project
 from .settings import Layers
-from .sprint import BatchStatus
+from .sprint import BatchState, BatchStatus
 from .store import DATABASE, BatchRow, Store, StoreDamaged, mend
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class Runtime:
             files.sweep_drafts(self.project.status_path.resolve())
             self._house.lock_fd = self._locks.agent_fd
             self._tell_of_mending()
+            recovery.take_back_done(self.store, self.project.status_path, self._house.git)
             crashed = recovery.close_records(self.store, self.state_dir, self._left())
             # A restored backup tells of another day: what was live then does not go on by itself.
             policy = "ask" if self.store.notice else values.resume_after_crash
@@ -89,6 +90,9 @@ class Runtime:
             self._indexer.start()
             self._housekeeper.start()
         except BaseException:
+            # What has begun already must not work on without the lock.
+            self._control.stop()
+            self._orchestrator.stop()
             self._locks.release()
             self._locks = None
             raise
@@ -115,6 +119,9 @@ class Runtime:
             return None, ""
         stopped = recovery.clock(recovery.last_sign(self.store, crashed))
         if policy != "auto":
+            return None, ""
+        if crashed.state == BatchState.STOPPING:
+            self._note(latest, "Not resumed: a stop had been asked before the server stopped.")
             return None, ""
         if latest.resume_count >= MAX_RESUMES:
             self._note(latest, f"Not resumed again: {MAX_RESUMES} times in a row without a new verdict.")
@@ -157,6 +164,10 @@ class Runtime:
         """Whether the orchestrator answers."""
         return self._orchestrator.alive()
 
+    def busy(self) -> bool:
+        """Whether a batch is worked on; between an end for the database's sake and its resumption too."""
+        return self._orchestrator.busy()
+
     def layers(self) -> Layers:
         """The settings as they are now."""
         return self._house.layers()
@@ -164,10 +175,6 @@ class Runtime:
     def wait_batch(self, batch_id: int, timeout: float) -> BatchRow | None:
         """The batch once it has ended, or None when that took longer than ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-    def busy(self) -> bool:
-        """Whether a batch is worked on; between an end for the database's sake and its resumption too."""
-        return self._orchestrator.busy()
-
         while time.monotonic() < deadline:
             row = self.store.batch(batch_id)
             if row is not None and row.ended_at is not None:

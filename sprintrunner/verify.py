@@ -22,6 +22,8 @@ class Verified:
     seconds: float
     tail: str
     reason: str = ""
+    #: Ended by a person's word: it says nothing about the work.
+    stopped: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The form stored as evidence."""
@@ -46,6 +48,8 @@ def spec_for(
 ) -> Spec:
     """How to run one verify command: a shell in the project root, without input, under the shim."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # After a crash the same command is verified again; the end of the first run is not the end of this one.
+    (folder / f"verify-{number}.json").unlink(missing_ok=True)
     return Spec(
         argv=("/bin/sh", "-c", f"exec 2>&1\n{command}"),
         cwd=root,
@@ -68,13 +72,17 @@ def judge(command: str, spec: Spec, ended: Exit) -> Verified:
     """What the end of a verify command says; only exit status 0 is green."""
     ok = ended.ended_by == "itself" and ended.code == 0
     reason = ""
-    if ended.ended_by == "wall":
+    if ended.ended_by == "stop":
+        reason = "stopped on request"
+    elif ended.ended_by == "wall":
         reason = "it ran longer than verify_timeout_minutes allows"
     elif not ok:
         reason = ended.error or (
             f"exit status {ended.code}" if ended.code is not None else f"signal {ended.signal}"
         )
-    return Verified(command, ok, round(ended.seconds, 3), _tail(spec.out_path), reason)
+    return Verified(
+        command, ok, round(ended.seconds, 3), _tail(spec.out_path), reason, ended.ended_by == "stop"
+    )
 
 
 def _tail(path: Path) -> str:

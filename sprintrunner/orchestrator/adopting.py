@@ -43,7 +43,9 @@ def adopt(batch: Batch, order: Order) -> Ended | None:
         with batch.house.store.transaction() as tx:
             close_command(tx, row, CommandStatus.INTERRUPTED, "cut off by the end of the server")
         return None
-    status = CommandStatus.SUCCEEDED if good else CommandStatus.FAILED
+    limited = result.outcome is agents.Outcome.USAGE_LIMIT
+    failed = CommandStatus.LIMITED if limited else CommandStatus.FAILED
+    status = CommandStatus.SUCCEEDED if good else failed
     return Ended(row.id, row.attempt, order, result, found, status, result.reason, adopted=True)
 
 

@@ -35,10 +35,9 @@ async def review_in_background(
     Never raises: what goes wrong here is a warning, the work itself goes on.
     """
     try:
-        task_id = _open_task(batch, command, stories)
+        task_id = open_task(batch, command, stories)
         status = await _reviews(batch, board, runner, command, stories, cycle, kind)
-        with batch.house.store.transaction() as tx:
-            tx.update_background_task(task_id, status=status, completed_at=batch.house.store.now())
+        close_task(batch, task_id, status)
     except StoreUnavailable as error:
         batch.distrust(error)
 
@@ -72,7 +71,8 @@ async def _reviews(
     return status
 
 
-def _open_task(batch: Batch, command: Command, stories: Sequence[Story]) -> int:
+def open_task(batch: Batch, command: Command, stories: Sequence[Story]) -> int:
+    """Record that work began beside the stories; return the row's id."""
     store = batch.house.store
     with store.transaction() as tx:
         return tx.insert_background_task(
@@ -82,6 +82,12 @@ def _open_task(batch: Batch, command: Command, stories: Sequence[Story]) -> int:
             spawned_at=store.now(),
             status="running",
         )
+
+
+def close_task(batch: Batch, task_id: int, status: str) -> None:
+    """Record how work beside the stories ended."""
+    with batch.house.store.transaction() as tx:
+        tx.update_background_task(task_id, status=status, completed_at=batch.house.store.now())
 
 
 async def _one_review(

@@ -12,6 +12,7 @@ from ..errors import SprintRunnerError, StoreError, StoreUnavailable
 from ..events import EventType
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
 from ..workflow import PHASES, STORY_COMMANDS
+from .background import close_task, open_task
 from .blocking import Blocking, is_artefact
 from .board import Board
 from .committing import Committing
@@ -44,7 +45,7 @@ class BatchRun:
         self.retrying = Retrying(batch, self.board)
         self.documents = Documents(batch, self.board, self.runner, self.blocking)
         self.developing = Developing(batch, self.board, self.runner, self.blocking, self.documents)
-        self.committing = Committing(batch, self.board, self.runner, self.blocking)
+        self.committing = Committing(batch, self.board, self.runner)
 
     async def run(self, resumed: bool) -> None:
         """Work until the batch ends, then record how."""
@@ -165,18 +166,28 @@ class BatchRun:
         return False
 
     async def _refresh_context(self) -> None:
-        self._context_event(EventType.CONTEXT_REFRESH, "start")
+        """Renew the project context beside the work; never raises what the batch could not survive."""
         try:
-            done = await self._make_context(background=True)
-        except Stopped:
-            done = False
+            task = open_task(self.batch, Command.GENERATE_PROJECT_CONTEXT, ())
+            self._context_event(EventType.CONTEXT_REFRESH, "start")
+            status = await self._renewed()
+            close_task(self.batch, task, status)
+            told = "complete" if status == "succeeded" else "failed"
+            self._context_event(EventType.CONTEXT_COMPLETE, told)
         except StoreUnavailable as error:
             self.batch.distrust(error)
-            return
+
+    async def _renewed(self) -> str:
+        """How the renewal ended, in the word that the record keeps."""
+        try:
+            return "succeeded" if await self._make_context(background=True) else "failed"
+        except Stopped:
+            return "interrupted" if self.batch.stop_asked == "shutdown" else "stopped"
+        except StoreUnavailable:
+            raise
         except SprintRunnerError as error:
             self.batch.warn(f"The project context was not renewed: {error.sentence}")
-            done = False
-        self._context_event(EventType.CONTEXT_COMPLETE, "complete" if done else "failed")
+            return "failed"
 
     async def _cycles(self) -> tuple[BatchStatus, str]:
         batch = self.batch
@@ -216,18 +227,19 @@ class BatchRun:
         old = await self._old_paths(stories)
         for story in stories:
             await self.board.lift_epic(story)
-        creators = [story for story in stories if story.phase in _BEFORE_TECH_SPEC]
+        # A person may have called one done since it was chosen.
+        creators = [story for story in stories if story.phase in _BEFORE_TECH_SPEC and not story.settled]
         if creators:
             with self.batch.at_work_on(creators):
-                await self.documents.create(creators, number)
+                await self._within_budget(creators, self.documents.create(creators, number))
         for story in stories:
             if not story.settled:
                 with self.batch.at_work_on([story]):
-                    await self._within_budget(story, self.documents.tech_spec(story, number))
+                    await self._within_budget([story], self.documents.tech_spec(story, number))
         finished = await self._develop(stories, number)
         with self.batch.at_work_on(finished):
             await self.committing.commit(finished, number, old)
-        self._close_cycle(stories, number, counted)
+        await self._close_cycle(stories, number, counted)
 
     async def _develop(self, stories: Sequence[Story], number: int) -> list[Story]:
         """Depth first: each to its end before the next begins; return those that may be committed."""
@@ -235,18 +247,18 @@ class BatchRun:
         for story in stories:
             if not story.settled:
                 with self.batch.at_work_on([story, *finished]):
-                    if await self._within_budget(story, self.developing.develop(story, number)):
+                    if await self._within_budget([story], self.developing.develop(story, number)):
                         finished.append(story)
             if self.batch.stop_asked:
                 break
         return finished
 
-    async def _within_budget(self, story: Story, work: Awaitable[bool | None]) -> bool:
+    async def _within_budget(self, stories: Sequence[Story], work: Awaitable[bool | None]) -> bool:
         """Do the work; a story that has used up its own budget blocks, the others go on."""
         try:
             return bool(await work)
         except StoryOver as over:
-            await self.blocking.block(story, over.sentence)
+            await self.blocking.give_up(stories, over)
             return False
 
     def _open_cycle(self, stories: Sequence[Story]) -> int:
@@ -278,12 +290,12 @@ class BatchRun:
         dirty = (path for path in house.git.dirty() if path not in own)
         return hashes(house.project.root, (p for p in dirty if not is_artefact(house.project, p)))
 
-    def _close_cycle(self, stories: Sequence[Story], number: int, counted: bool) -> None:
+    async def _close_cycle(self, stories: Sequence[Story], number: int, counted: bool) -> None:
         settled = all(s.status in (StoryStatus.DONE, StoryStatus.BLOCKED) for s in stories)
         if settled and counted:
             self.batch.completed += 1
         done = [story.key for story in stories if story.status is StoryStatus.DONE]
-        head = self.batch.house.git.head()
+        head = await self.batch.off(self.batch.house.git.head)
         with self.store.transaction() as tx:
             tx.update_batch(self.batch.id, cycles_completed=self.batch.completed, base_head=head)
             tx.append(
@@ -303,10 +315,7 @@ class BatchRun:
                 tree.stop("stop")
             waits = [*batch.background, asyncio.ensure_future(asyncio.sleep(0.05))]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        try:
-            left = await batch.off(changed_by_us, batch.house, batch.dirty_before)
-        except SprintRunnerError:
-            left = None
+        left = await self._left()
         while True:
             try:
                 said = await batch.off(self.store.put_back)
@@ -314,7 +323,7 @@ class BatchRun:
                 if said:
                     batch.warn(said)
                 return
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 log.error("the end of batch %s cannot be recorded yet: %s", batch.id, error)
                 if batch.stop_asked == "shutdown":
                     return  # the next start marks it interrupted
@@ -322,10 +331,18 @@ class BatchRun:
                 if batch.stop_asked == "now" and status is BatchStatus.INTERRUPTED:
                     status, reason = BatchStatus.STOPPED, "stopped on request"
 
+    async def _left(self) -> dict[str, str] | None:
+        """What the batch leaves in the tree; None where nobody can tell, which must not keep it live."""
+        try:
+            return await self.batch.off(changed_by_us, self.batch.house, self.batch.dirty_before)
+        except Exception:
+            log.exception("what batch %s leaves in the tree is not known", self.batch.id)
+            return None
+
 
 def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, str] | None) -> None:
     """Close what is still open in the records and the batch itself, in one transaction."""
-    store = batch.house.store
+    store, reason = batch.house.store, batch.house.clean(reason)
     open_as = CommandStatus.INTERRUPTED if status is BatchStatus.INTERRUPTED else CommandStatus.STOPPED
     with store.transaction() as tx:
         for row in store.commands(batch.id):
@@ -344,6 +361,9 @@ def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, s
             resumes_at=None,
             **ended,
         )
+        for key in batch.retries:
+            told = f"{key} was to be retried, but the batch ended first; retry it again."
+            tx.append(EventType.BATCH_WARNING, {"batch_id": batch.id, "warning": told}, batch_id=batch.id)
         if status is BatchStatus.FAILED:
             tx.append(EventType.ERROR, {"type": "batch", "message": reason}, batch_id=batch.id)
         tx.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 from ..errors import Conflict, GitError
 from ..git import Git
@@ -11,7 +12,7 @@ from ..project import Project, artefact
 from ..sprint import StoryStatus
 from ..store import StoryRow
 from .board import Board
-from .house import Batch, Story
+from .house import Batch, Story, StoryOver
 
 _COMPANIONS = ("story", "discovery", "tech-spec")
 
@@ -42,6 +43,12 @@ class Blocking:
     def __init__(self, batch: Batch, board: Board) -> None:
         self.batch = batch
         self.board = board
+
+    async def give_up(self, stories: Sequence[Story], over: StoryOver) -> None:
+        """Block the one of these stories that cannot go on."""
+        for story in stories:
+            if story.key == over.key:
+                await self.block(story, over.sentence)
 
     async def block(self, story: Story, reason: str) -> None:
         """Block the story with one sentence a person can act on."""
@@ -87,6 +94,12 @@ class Blocking:
         base = row.base_head if row else None
         since = git.changed(base, git.head_tree()) if base else []
         return {*git.dirty(), *since}
+
+
+def is_kept(git: Git, row: StoryRow) -> bool:
+    """Whether the repository still holds the work of a blocked story."""
+    found = git.run("rev-parse", "--verify", "-q", f"{row.blocked_ref}~1^{{tree}}", check=False)
+    return found.returncode == 0
 
 
 def restore(git: Git, project: Project, row: StoryRow) -> None:

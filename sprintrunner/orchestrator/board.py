@@ -158,7 +158,7 @@ class Board:
 
     async def set_status(self, story: Story, new: StoryStatus, *, reason: str = "", **columns: Any) -> None:
         """Move a story: first the line in the file (a warning where it cannot be), then row and event."""
-        old = story.status
+        old, reason = story.status, self.batch.house.clean(reason)
         write = new is not StoryStatus.BLOCKED or self.batch.layers().values.blocked_in_status_file
         if write:
             await self._write(story.key, str(new))

@@ -10,9 +10,9 @@ from ..agents import AgentResult, Outcome
 from ..errors import GitError
 from ..process import Exit
 from ..sprint import Command, CommandStatus, StoryStatus
-from .blocking import Blocking, companions
+from .blocking import companions
 from .board import Board
-from .house import Batch, Story
+from .house import Batch, Story, StoryOver
 from .orders import Order
 from .ownership import detached_ref, hashes
 from .records import Ended
@@ -37,11 +37,10 @@ def _plain(text: str) -> str:
 class Committing:
     """Commits what the done stories of a cycle changed, and nothing that was dirty before."""
 
-    def __init__(self, batch: Batch, board: Board, runner: Runner, blocking: Blocking) -> None:
+    def __init__(self, batch: Batch, board: Board, runner: Runner) -> None:
         self.batch = batch
         self.board = board
         self.runner = runner
-        self.blocking = blocking
 
     async def commit(self, stories: Sequence[Story], cycle: int, old: Mapping[str, str]) -> None:
         """Commit and mark done, or block. ``old``: what was dirty before this cycle and ours, with hashes."""
@@ -86,12 +85,15 @@ class Committing:
         return Ended(command_id, attempt, order, result, exit_, CommandStatus.SUCCEEDED, "")
 
     async def _by_agent(self, stories: Sequence[Story], cycle: int) -> Ended | None:
-        ended = await self.runner.run(Order(Command.COMMIT, stories, cycle=cycle))
+        try:
+            ended = await self.runner.run(Order(Command.COMMIT, stories, cycle=cycle))
+        except StoryOver as over:
+            await self._block(stories, over.sentence)
+            return None
         if ended.succeeded:
             return ended
         self.runner.close(ended, ended.status, ended.reason)
-        for story in stories:
-            await self.blocking.block(story, f"the commit agent failed: {ended.reason}")
+        await self._block(stories, f"the commit agent failed: {ended.reason}")
         return None
 
     async def _carry(self, ended: Ended, stories: Sequence[Story], old: Mapping[str, str]) -> None:
@@ -109,7 +111,7 @@ class Committing:
             async with self.batch.undisturbed():
                 await self._stop_instead(stories)
                 sha = await self.batch.off(self._commit, stories, old)
-            if not self.batch.house.git.reachable(sha):
+            if not await self.batch.off(self.batch.house.git.reachable, sha):
                 raise GitError(f"commit {sha[:9]} is not reachable from HEAD")
         except GitError as error:
             await self._stop_instead(stories)
@@ -132,11 +134,13 @@ class Committing:
         for story in stories:
             await self.board.write_back(story.key, StoryStatus.REVIEW)
         self._close(ended, CommandStatus.FAILED, why, 0, {})
+        await self._block(stories, f"The commit failed: {why}")
+
+    async def _block(self, stories: Sequence[Story], reason: str) -> None:
         for story in stories:
-            # The changes stay in the tree: they are reviewed work that only lacks its commit.
-            await self.board.set_status(
-                story, StoryStatus.BLOCKED, reason=f"The commit failed: {why}", acknowledged=0
-            )
+            # The changes stay in the tree: they are reviewed work that only lacks its commit. Taken out,
+            # the work of both would be kept with the first, and a retry of the second commit nothing.
+            await self.board.set_status(story, StoryStatus.BLOCKED, reason=reason, acknowledged=0)
 
     def _close(
         self, ended: Ended, status: CommandStatus, reason: str, took: int, evidence: dict[str, Any]
@@ -161,10 +165,13 @@ class Committing:
         paths = [path for path in git.dirty() if path not in keep_out]
         if said := git.clear_stale_lock(needed=True):
             self.batch.warn(said)
-        if paths:
-            git.commit(message, paths, self.batch.house.lock_fd)
         # The agent committed by itself, or nothing was left: the trailers still get their commit.
-        sha = git.find_commit(self.batch.id, _plain(stories[0].key)) or git.commit_empty(message)
+        since = min(story.since for story in stories)
+        sha = (
+            (git.commit(message, paths, self.batch.house.lock_fd) if paths else None)
+            or git.find_commit(self.batch.id, _plain(stories[0].key), since)
+            or git.commit_empty(message)
+        )
         if self.batch.base_branch is None:
             # On no branch: the next checkout would leave it to git's garbage collection.
             git.run("update-ref", detached_ref(self.batch.id), sha)

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -57,7 +57,7 @@ class Orchestrator:
         self._thread.start()
         self._ready.wait()
         if resume is not None:
-            self._call(lambda: self.reopen(resume, why, sleep_until=sleep_until))
+            self._call(self.reopen(resume, why, sleep_until=sleep_until))
 
     def alive(self) -> bool:
         """Whether the thread can still answer."""
@@ -87,12 +87,9 @@ class Orchestrator:
             self._thread.join(patience)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, call: Callable[[], None]) -> None:
-        async def run() -> None:
-            call()
-
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(ANSWER_SECONDS)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_SECONDS)
 
     def _run(self) -> None:
         try:
@@ -110,22 +107,31 @@ class Orchestrator:
         beat = asyncio.create_task(self._beat())
         await self._closing.wait()
         beat.cancel()
-        if self.batch is not None:
-            self.batch.ask_stop("shutdown")
-        if self._task is not None:
+        await self._requests.close()
+        # Anew each time: a batch that waited for the database may just have begun to go on.
+        while self._task is not None and not self._task.done():
+            if self.batch is not None:
+                self.batch.ask_stop("shutdown")
             await asyncio.wait({self._task})
 
     async def _beat(self) -> None:
         """Note now and then that we live: after a crash the page can say when the server stopped."""
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
-            if self.batch is not None:
-                self._note_life(self.batch)
-                await self._watch_disk(self.batch)
-            elif self.house.store.trouble:
-                with contextlib.suppress(SprintRunnerError):
-                    await self.off(self.house.store.put_back)
-                    await self.off(self.house.store.probe)
+            try:
+                await self._look()
+            except Exception:
+                # It has to go on beating through a night, whatever one look met.
+                log.exception("the sign of life failed")
+
+    async def _look(self) -> None:
+        if self.batch is not None:
+            self._note_life(self.batch)
+            await self._watch_disk(self.batch)
+        elif self.house.store.trouble:
+            with contextlib.suppress(SprintRunnerError, OSError):
+                await self.off(self.house.store.put_back)
+                await self.off(self.house.store.probe)
 
     async def _watch_disk(self, batch: Batch) -> None:
         with contextlib.suppress(OSError, SprintRunnerError):
@@ -188,30 +194,33 @@ class Orchestrator:
             self.batch = None
             await self.off(awake.stop)
         if batch.trouble is not None:
-            self._go_on(batch.id, batch.trouble.sentence)
+            try:
+                await self._go_on(batch.id, batch.trouble.sentence)
+            except SprintRunnerError as error:
+                log.error("batch %s waits for a person: %s", batch.id, error.sentence)
 
-    def _go_on(self, batch_id: int, trouble: str) -> None:
+    async def _go_on(self, batch_id: int, trouble: str) -> None:
         """The database takes records again: what it cut off goes on, by the rules of a crash."""
         row = self.house.store.batch(batch_id)
         if row is None or row.status != BatchStatus.INTERRUPTED or (self._closing and self._closing.is_set()):
             return
         if self.house.layers().values.resume_after_crash != "auto" or row.resume_count >= MAX_RESUMES:
             return
-        moved = has_moved(self.house.git, row)
+        moved = await self.off(has_moved, self.house.git, row)
         if moved:
             with self.house.store.transaction() as tx:
                 tx.update_batch(row.id, reason=f"Not resumed: {moved}")
         else:
-            self.reopen(row, f"Resumed, the database takes records again. {trouble}")
+            await self.reopen(row, f"Resumed, the database takes records again. {trouble}")
 
-    def reopen(
+    async def reopen(
         self, row: BatchRow, why: str, *, by_person: bool = False, sleep_until: int | None = None
     ) -> None:
         """Make an interrupted batch the live one again, visibly, and go on."""
         store = self.house.store
+        newer = await self.off(newer_changes, self.house, row)
         if self.batch is not None or store.live_batch() is not None:
             raise Conflict("A batch is already running for this project.")
-        newer = newer_changes(self.house, row)
         with store.transaction() as tx:
             tx.update_batch(
                 row.id,
@@ -219,6 +228,7 @@ class Orchestrator:
                 state=BatchState.RUNNING,
                 ended_at=None,
                 reason=None,
+                stop_after_story=0,
                 dirty_paths=[*(row.dirty_paths or ()), *newer],
                 # Only resumes without a person count against the limit.
                 resume_count=0 if by_person else row.resume_count + 1,

@@ -105,7 +105,8 @@ class Developing:
             return reason, reason
         verdict = await run_verify(self.batch, self.runner, ended.command_id, ended.order, ended.attempt)
         evidence["verify"] = verdict.as_json()
-        status = CommandStatus.SUCCEEDED if verdict.ok else CommandStatus.FAILED
+        red = CommandStatus.STOPPED if verdict.stopped else CommandStatus.FAILED
+        status = CommandStatus.SUCCEEDED if verdict.ok else red
         self.runner.close(
             ended,
             status,
@@ -244,6 +245,8 @@ class Developing:
         if decision.step == "pass":
             verdict = await run_verify(self.batch, self.runner, ended.command_id, ended.order, ended.attempt)
             evidence["verify"] = verdict.as_json()
+            if verdict.stopped:
+                return self._stopped(ended, verdict, evidence)
             if not verdict.ok:
                 ledger = _with_verify_finding(story.ledger, ledger, verdict)
                 decision = self._after_red_verify(ledger, number, maximum)
@@ -256,6 +259,13 @@ class Developing:
         if passed and open_findings(ledger):
             await self.batch.off(self._note_rest, story)
         return decision
+
+    def _stopped(self, ended: Ended, verdict: Verdict, evidence: dict[str, Any]) -> Decision:
+        """A person ended the verify run: the attempt is stopped and counts as no review."""
+        answer = ended.result.structured
+        evidence["decision"] = "next"
+        self.runner.close(ended, CommandStatus.STOPPED, verdict.sentence, verdict=answer, evidence=evidence)
+        return Decision("next")
 
     def _decide(self, review: Review, ledger: tuple[Finding, ...], number: int, maximum: int) -> Decision:
         return self.batch.pipeline.decide(review, ledger, valid_reviews=number, maximum=maximum)
@@ -273,7 +283,7 @@ class Developing:
                     finding.identity,
                     severity=str(finding.severity),
                     title=self.runner.records.clean(finding.title),
-                    file=finding.file,
+                    file=self.runner.records.clean(finding.file),
                     line=finding.line,
                     status=finding.status,
                     seen=finding.streak,

@@ -14,7 +14,7 @@ from ..workflow import PHASES, reaches
 from .background import review_in_background
 from .blocking import Blocking
 from .board import Board
-from .house import Batch, Story
+from .house import Batch, Story, StoryOver
 from .orders import Order, artefact, read_document, story_path
 from .records import Ended
 from .runner import Runner
@@ -37,9 +37,11 @@ class Documents:
             self._create_stories(stories, cycle), self._discover(stories, cycle), return_exceptions=True
         )
         for outcome in outcomes:
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, StoryOver):
+                await self.blocking.give_up(stories, outcome)
+            elif isinstance(outcome, BaseException):
                 raise outcome
-        alive = [story for story in stories if not story.blocked]
+        alive = [story for story in stories if not story.settled]
         await self._review(Command.STORY_REVIEW, alive, cycle, "story")
 
     async def _create_stories(self, stories: Sequence[Story], cycle: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from ..events import EventType
 from ..git import Git
 from ..pipelines import Pipeline
 from ..project import Project
+from ..redact import redact, secret_values
 from ..sprint import BatchState, Command, StoryStatus
 from ..store import BatchRow, Store
 from ..verdict import Finding
@@ -63,6 +65,25 @@ class House:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     #: Descriptor of agent.lock, inherited by every tree so that a next life can wait for the last of them.
     lock_fd: int | None = None
+
+    @functools.cached_property
+    def secrets(self) -> Sequence[str]:
+        """The values of our environment that must not be stored or shown."""
+        return secret_values(self.env)
+
+    def clean(self, text: str) -> str:
+        """Text without secrets, as it may be stored and shown."""
+        return redact(text, self.secrets)
+
+    def clean_json(self, value: Any) -> Any:
+        """A decoded JSON value with every text cleaned."""
+        if isinstance(value, str):
+            return self.clean(value)
+        if isinstance(value, Mapping):
+            return {self.clean(str(key)): self.clean_json(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean_json(item) for item in value]
+        return value
 
     def layers(self) -> settings.Layers:
         """The settings as they are now."""
@@ -292,7 +313,7 @@ class Batch:
         with self.house.store.transaction() as tx:
             tx.append(
                 EventType.BATCH_WARNING,
-                {"batch_id": self.id, "warning": text, **more},
+                {"batch_id": self.id, "warning": self.house.clean(text), **more},
                 batch_id=self.id,
             )
 
@@ -301,5 +322,6 @@ class Batch:
         with self.house.store.transaction() as tx:
             tx.update_batch(self.id, state=state, **columns)
             if warning:
-                told = {"batch_id": self.id, "warning": warning, "state": str(state), **columns}
+                words = self.house.clean(warning)
+                told = {"batch_id": self.id, "warning": words, "state": str(state), **columns}
                 tx.append(EventType.BATCH_WARNING, told, batch_id=self.id)

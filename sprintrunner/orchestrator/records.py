@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..agents import AgentResult
 from ..events import EventType
 from ..process import Exit
-from ..redact import redact, secret_values
 from ..sprint import CommandStatus
 from ..store import CommandRow, Store, Tx
 from .house import Batch
@@ -44,11 +43,7 @@ class Records:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.store = batch.house.store
-        self._secrets: Sequence[str] = secret_values(batch.house.env)
-
-    def clean(self, text: str) -> str:
-        """Text without secrets, as it may be stored and shown."""
-        return redact(text, self._secrets)
+        self.clean, self.clean_json = batch.house.clean, batch.house.clean_json
 
     def next_attempt(self, order: Order) -> int:
         """Numbers go on over all batches: every spawn is a new one."""
@@ -92,6 +87,7 @@ class Records:
 
     def close_unstarted(self, order: Order, command_id: int, attempt: int, why: str) -> None:
         """Record a command that never got to run."""
+        why = self.clean(why)
         with self.store.transaction() as tx:
             tx.update_command(
                 command_id, status=CommandStatus.FAILED, ended_at=self.store.now(), reason=why, counted=0
@@ -168,16 +164,6 @@ class Records:
             "stderr_tail": self.clean(left.stderr_tail),
             "agent_ms": int(left.seconds * 1000),
         }
-
-    def clean_json(self, value: Any) -> Any:
-        """A decoded JSON value with every text cleaned."""
-        if isinstance(value, str):
-            return self.clean(value)
-        if isinstance(value, Mapping):
-            return {self.clean(str(key)): self.clean_json(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.clean_json(item) for item in value]
-        return value
 
     def _spent(self, result: AgentResult) -> dict[str, Any]:
         """Session, model, tokens and cost of this run alone: a resumed session reports its total so far."""

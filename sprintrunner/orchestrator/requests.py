@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .. import agents, budget, pipelines, status_file, tasklog
 from ..errors import Conflict, NotFound, Refused, StoreUnavailable
 from ..events import EventType
-from ..redact import redact
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClass, StoryStatus
 from ..store import BatchRow, CommandRow
 from ..workflow import STORY_COMMANDS
@@ -41,6 +40,7 @@ class Requests:
         self.house: House = orchestrator.house
         self.store = orchestrator.house.store
         self._starting = asyncio.Lock()
+        self._closed = False
         #: A stop that arrived while a start was being checked.
         self._early_stop: str | None = None
         self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
@@ -73,7 +73,14 @@ class Requests:
         """The live batch."""
         return self.orchestrator.batch
 
+    async def close(self) -> None:
+        """Let no start begin any more; one that is under way is waited for, so that its batch is seen."""
+        self._closed = True
+        await self._starting.acquire()
+
     def _free(self) -> None:
+        if self._closed:
+            raise Conflict("Sprint Runner is stopping.")
         if self.batch is not None or self.store.live_batch() is not None:
             raise Conflict("A batch is already running for this project.")
         if self._starting.locked():
@@ -160,8 +167,7 @@ class Requests:
                 {"batch_id": batch_id, "max_cycles": size, "agent": columns.get("agent")},
                 batch_id=batch_id,
             )
-        if columns.get("branch") is None:
-            with self.store.transaction() as tx:
+            if columns.get("branch") is None:
                 kept = detached_ref(batch_id)
                 warning = f"HEAD is detached: the commits of this batch are on no branch; {kept} keeps them."
                 tx.append(
@@ -191,10 +197,9 @@ class Requests:
         latest = self.store.latest_batch()
         if latest is None or latest.status != BatchStatus.INTERRUPTED:
             raise Conflict("There is no interrupted batch to continue.")
-        self._free()
-        async with self._starting:
+        async with self._beginning():
             await self.orchestrator.off(self._unmoved, latest)
-            self.orchestrator.reopen(latest, "Resumed by a person.", by_person=True)
+            await self.orchestrator.reopen(latest, "Resumed by a person.", by_person=True)
         return {"status": "started", "batch_id": latest.id}
 
     def _unmoved(self, row: BatchRow) -> None:
@@ -256,12 +261,13 @@ class Requests:
         """A person says that the story is done."""
         key = str(arguments.get("key", ""))
         entry = await self.orchestrator.off(self._entry, key)
+        house = self.house
+        ours = await self.orchestrator.off(is_ours, house, house.project.status_path)
+        # After what took its time: the batch may have come to the story meanwhile.
         if self._running(key):
             raise Conflict(f"A command of {key} is running.")
         if self.batch is not None and key in self.batch.working:
             raise Conflict(f"{key} is being worked on; stop the batch first.")
-        house = self.house
-        ours = await self.orchestrator.off(is_ours, house, house.project.status_path)
         await self.orchestrator.off(
             status_file.write, house.project.status_path, key, "done", root=house.project.root, force=True
         )
@@ -344,20 +350,21 @@ class Requests:
         if row is None or self.batch is None:
             raise Refused("The report is not from a command that is running now; nothing was recorded.")
         now = self.store.now()
-        message = redact(report.message) or f"{report.task_id} {report.status}"
+        clean = self.house.clean
+        message = clean(report.message) or f"{report.task_id} {report.status}"
         with self.store.transaction() as tx:
-            tx.update_command(row.id, current_task=report.task_id)
+            tx.update_command(row.id, current_task=clean(report.task_id))
             tx.append(
                 EventType.COMMAND_PROGRESS,
                 {
                     "story_key": row.story_keys or report.story_id,
                     "command": report.command if report.command in list(Command) else row.command,
-                    "task_id": report.task_id,
+                    "task_id": clean(report.task_id),
                     "message": message,
                     "status": report.status,
                     "epic_id": report.epic_id,
                     "reported_story": report.story_id,
-                    "metrics": dict(report.metrics),
+                    "metrics": self.house.clean_json(report.metrics),
                 },
                 batch_id=row.batch_id,
                 story_id=row.story_id,

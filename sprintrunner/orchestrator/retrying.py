@@ -8,8 +8,8 @@ from ..errors import Conflict
 from ..events import EventType
 from ..sprint import Command, Entry, StatusClass, StoryStatus, story_status
 from ..store import FindingRow, StoryRow, Tx
-from ..workflow import STATUS_AT, STORY_COMMANDS
-from .blocking import restore
+from ..workflow import STATUS_AT, STORY_COMMANDS, reaches
+from .blocking import is_kept, restore
 from .board import Board
 from .house import Batch, House
 
@@ -63,14 +63,19 @@ class Retrying:
             async with self.batch.undisturbed():
                 # Others were committed since it blocked: its work counts from the tree as it is now.
                 snapshot = await self.batch.off(self.house.git.snapshot)
-                await self.batch.off(self._restore, earlier)
+                await self.batch.off(self._restore, earlier, phase)
         self._write_row(key, entry.epic or "", phase, earlier, snapshot)
         await self.board.force(key, STATUS_AT[phase])
 
-    def _restore(self, earlier: StoryRow) -> None:
+    def _restore(self, earlier: StoryRow, phase: Command) -> None:
         """Put kept work back, unless the story begins anew with an agent that wants a clean tree."""
         key = earlier.story_key
-        if self.batch.pipeline.has_begun(key, self.batch.known_keys):
+        if not is_kept(self.house.git, earlier):
+            gone = f"The kept work of {key} ({earlier.blocked_ref}) is gone from the repository"
+            if not reaches(phase, Command.DEV_STORY):
+                raise Conflict(f"{gone}; retry it at dev-story to have it done anew.")
+            self.batch.warn(f"{gone}; {key} is developed anew.", story_key=key)
+        elif self.batch.pipeline.has_begun(key, self.batch.known_keys):
             restore(self.house.git, self.house.project, earlier)
         else:
             told = f"{key} begins anew; its earlier work stays in {earlier.blocked_ref}."
@@ -100,6 +105,8 @@ class Retrying:
             if own is not None:
                 row_id = own.id
                 tx.update_story(row_id, **fresh)
+                for finding in store.findings(own.id):
+                    _copy_finding(tx, row_id, finding)
             else:
                 kept = _carried(earlier) if earlier else {}
                 row_id = tx.insert_story(
@@ -113,7 +120,7 @@ class Retrying:
 
 
 def _copy_finding(tx: Tx, row_id: int, finding: FindingRow) -> None:
-    """A finding of an earlier batch goes on in this one; its count of reviews begins anew."""
+    """A finding goes on after a retry, in this batch or a new one; its count of reviews begins anew."""
     tx.upsert_finding(
         row_id,
         finding.identity,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,11 @@ class Runner:
         backoff, a run cut off by a watchdog goes on once with the agent's session, a forgotten session
         begins anew. Raises Stopped, BatchFailed (log-in, billing, unknown model), LimitReached, StoryOver.
         """
+        # A verdict of a former life is judged like one of this: a usage limit is no failure then either.
         adopted = await self.batch.off(adopt, self.batch, order)
-        if adopted is not None:
-            return adopted
         retries, revived, fresh = 0, False, False
         while True:
-            ended = await self.attempt(order, fresh=fresh)
+            ended, adopted = adopted or await self.attempt(order, fresh=fresh), None
             outcome = ended.result.outcome
             if ended.status is CommandStatus.LIMITED:
                 self.close(ended, CommandStatus.LIMITED, ended.reason, counted=False)
@@ -119,6 +119,9 @@ class Runner:
     async def _papers(self, order: Order, plan: Plan, command_id: int) -> Papers:
         batch = self.batch
         folder = batch.house.state_dir / "runs" / str(command_id)
+        # Numbers begin anew with a database that was restored: nothing old may pass for this run's result.
+        await batch.off(shutil.rmtree, folder, ignore_errors=True)
+        self.transcript(command_id).unlink(missing_ok=True)
         resumes = plan.resume is not None
         papers = await batch.off(
             write_papers, batch, order, folder, plan.attempt, plan.adapter, plan.layers.values, resumes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import agents, verify
@@ -32,9 +32,16 @@ class Verdict:
         return next((run for run in self.runs if not run.ok), None)
 
     @property
+    def stopped(self) -> bool:
+        """Whether a person ended it: neither red nor green."""
+        return self.failed is not None and self.failed.stopped
+
+    @property
     def sentence(self) -> str:
         """Why it is red, in one line; empty when green."""
         bad = self.failed
+        if bad and bad.stopped:
+            return f"verify was stopped on request: {bad.command}"
         return f"verify failed: {bad.command}: {bad.last_line or bad.reason}" if bad else ""
 
     @property
@@ -78,7 +85,7 @@ async def run_verify(batch: Batch, runner: Runner, command_id: int, order: Order
             ended = await run_plain(batch, command_id, spec, limits)
         batch.check()
         run = await batch.off(verify.judge, command, spec, ended)
-        runs.append(Verified(run.command, run.ok, run.seconds, runner.records.clean(run.tail), run.reason))
+        runs.append(replace(run, tail=runner.records.clean(run.tail)))
         if not run.ok:
             break
     return Verdict(tuple(runs))
