@@ -43,6 +43,8 @@ _FIELDS = (
     "PLACE:",
 )
 _FIELDS += ("ERROR:",)
+#: A text may be capped without a sign where this much of it is shown.
+_CAP = 150
 _UNSEEN = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 
 #: What of a page shows that a payload became more than text.
@@ -119,12 +121,15 @@ def _plain(text: str) -> str:
 
 
 def _shown(mark: str, payload: str, text: str) -> bool:
-    """Whether the payload stands somewhere after its mark, whole or cut with an ellipsis."""
+    """Whether the payload stands somewhere after its mark: whole, cut with an ellipsis, or cut by a cap."""
     wanted = _plain(mark + payload)
     for found in re.finditer(re.escape(mark or wanted[:8]), text):
         rest = text[found.start() : found.start() + len(wanted)]
-        cut = rest.partition("…")[0].rstrip()
-        if rest == wanted or (len(cut) > len(mark) and wanted.startswith(cut) and "…" in rest):
+        same = next(
+            (n for n, pair in enumerate(zip(rest, wanted, strict=False)) if len(set(pair)) > 1), len(rest)
+        )
+        cut = rest[same:].startswith("…") and same > len(mark)
+        if same == len(wanted) or cut or same >= _CAP:
             return True
     return False
 
