@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
+# Test files side by side: most of them wait for processes more than they compute.
+JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
@@ -25,7 +27,7 @@ demo: $(VENV)/installed
 	@exec $(BIN)/sprintrunner demo --port $(PORT)
 
 test: $(VENV)/installed-for-tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(VENV)/installed-for-tests
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; echo "make format puts it right"; exit 1; }
