@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import create_app, recovery, settings
+from . import create_app, doctor, recovery, settings
 from . import project as projects
 from .errors import Refused, SprintRunnerError
 from .runtime import Runtime
@@ -77,6 +77,7 @@ class Server:
             submit=self.runtime.submit,
             alive=self.runtime.alive,
             saw_client=self.runtime.saw_client,
+            examine=lambda: [check.as_json() for check in doctor.examine(root, os.environ)],
             token=find_token(self.runtime.state_dir, layers),
             port=port,
             bind_hosts=() if host in LOOPBACK else (host,),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ class Services:
     alive: Callable[[], bool] = field(default=lambda: False)
     #: Told of each request that changes something where no token is in force: what, the client's port, ours.
     saw_client: Callable[[str, int, int], None] = field(default=lambda what, port, server_port: None)
+    #: Checks what a night needs, which takes a moment: for each thing its name, status, message and remedy.
+    examine: Callable[[], Sequence[Mapping[str, str]]] = field(default=tuple)
     #: The access token, or None where none is in force. Never shown, logged or sent.
     token: str | None = field(default=None, repr=False)
     #: The port the server listens on, known for sure only once it is bound: it names the session cookie.

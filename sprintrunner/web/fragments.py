@@ -53,7 +53,10 @@ def snapshot(services: Services) -> str:
 
 
 def _whole(reading: Reading) -> str:
-    return "".join((*(_slot(reading, name) for name in _EVERYTHING), _board(reading), *_frame(reading)))
+    parts = [_slot(reading, name) for name in _EVERYTHING]
+    # The checks before the first batch go with its start; no later page has them.
+    checks = [oob("checks", "")] if reading.batch else []
+    return "".join((*parts, *checks, _board(reading), *_frame(reading)))
 
 
 def _frame(reading: Reading) -> Iterable[str]:

@@ -53,6 +53,20 @@ def page(template: str, title: str, current: str, reading: Reading, **values: An
     return render(template, shell=shell.shell(reading, title, current), **values)
 
 
+#: Our own server holds the port it is reached at.
+_NOT_HERE = "port"
+
+
+@bp.get("/checks")
+def checks() -> str:
+    """What a night needs, checked now: a partial for htmx, else a page."""
+    ours = services()
+    found = [one for one in ours.examine() if one["name"] != _NOT_HERE]
+    if request.headers.get("HX-Request") == "true":
+        return render("partials/checks.html", checks=found, name=ours.project.name)
+    return page("checks.html", "Checks", "/", Reading(ours), checks=found, name=ours.project.name)
+
+
 @bp.get("/commands/<command_id>/transcript")
 def transcript(command_id: str) -> Response:
     """The raw output of a command's agent, without secrets; what it writes later needs a reload."""

@@ -36,6 +36,7 @@ def samples() -> tuple[Sample, ...]:
         *_bars(),
         *_nights(),
         *_strips(),
+        *_checks(),
         *_cards(),
         *_grid(),
         *_board(),
@@ -238,6 +239,16 @@ def _strips() -> Iterable[Sample]:
     yield Sample("needs.html", "all clear", {"strip": strip((), (), 0, (), ())})
     yield Sample("needs.html", "a bad morning", {"strip": strip(many[:5], many[5:], 3, (), lines)})
     yield Sample("needs.html", "asleep", {"strip": strip((), (), 0, (_ITEMS["asleep"],), ())})
+
+
+def _checks() -> Iterable[Sample]:
+    told = [
+        {"name": "git", "status": "ok", "message": "on branch main", "remedy": ""},
+        {"name": "verify", "status": "warn", "message": "none is set.", "remedy": "Name your tests."},
+        {"name": "disk", "status": "fail", "message": "0.1 GB free", "remedy": "Make room."},
+    ]
+    for name, checks in (("not yet", []), ("one fails", told), ("ready", told[:2])):
+        yield Sample("checks.html", name, {"checks": checks, "name": "larkspur"})
 
 
 _CARD = now.Card(

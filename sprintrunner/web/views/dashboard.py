@@ -47,4 +47,5 @@ def values(reading: Reading, wanted: grid.Wanted = grid.ALL) -> dict[str, Any]:
         slot.variable: slot.read(reading) for slot in SLOTS if slot.variable not in ("bar", "last", "grid")
     }
     shown = board.board(reading, wanted) if wanted.board else None
+    made["first_run"] = reading.batch is None
     return {"bar": bar, "grid": grid.grid(reading, wanted), "board": shown, **made}

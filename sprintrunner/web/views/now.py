@@ -10,7 +10,7 @@ from ...workflow import DOCUMENT_REVIEWS, PHASES
 from .reading import Reading, keys_of, took
 
 #: How long (ms) the card of an ended command stays with its result; the stylesheet has the same number.
-STAYS = 5_000
+STAYS, MOST_ENDED = 5_000, 2
 
 #: Verbs of an action whose object is a name of the machine, set in mono.
 _ON_A_NAME = frozenset({"editing", "reading", "writing", "creating", "running"})
@@ -76,7 +76,9 @@ class Now:
 
 def now(reading: Reading) -> Now:
     """Read the section."""
-    just = [c for c in reading.batch_commands if c.ended_at and c.ended_at > reading.now - STAYS]
+    just = [c for c in reading.batch_commands if c.ended_at and c.ended_at > reading.now - STAYS][
+        -MOST_ENDED:
+    ]
     shown = sorted({c.id: c for c in (*reading.running, *just)}.values(), key=lambda c: c.id)
     cards = tuple(card(reading, command) for command in shown)
     return Now(cards, reading.live, "" if reading.running else _waiting(reading))

@@ -147,7 +147,14 @@ def _batch_end(payload: Mapping[str, Any]) -> Sentence:
 
 
 def _warning(payload: Mapping[str, Any]) -> Sentence:
-    return _WARN, (str(payload["warning"]),)
+    said = words.sentence(str(payload["warning"])).rstrip(".")
+    state, wakes = payload.get("state"), payload.get("resumes_at")
+    if state == "waiting":
+        until = f"Asleep until {words.hour(wakes)}: " if isinstance(wakes, int) else "Asleep: "
+        return looks.of("batch", "waiting"), (until + said,)
+    if payload.get("resumed") or state == "running":
+        return Look("running", "play"), (said,)
+    return (Look("neutral", "stop") if payload.get("stopping") else _WARN), (said,)
 
 
 def _cycle_start(payload: Mapping[str, Any]) -> Sentence:
