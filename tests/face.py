@@ -369,6 +369,8 @@ def finished(services: Services) -> Script:
         "commit": sha,
     }
     write_status(services.project.root, {**STATUSES, key: "done"})
+    story = services.project.implementation / f"{key}.md"
+    story.write_text(STORY.replace("in-progress", "done").replace("- [ ]", "- [x]"))
     git(services.project.root, "commit", "-q", "-a", "-m", "say that it is done")
     script.status(key, "done", commit_sha=sha, evidence=held)
     script.end_cycle(2, key)
