@@ -45,7 +45,7 @@ def slots(text: str) -> dict[str, str]:
 def test_the_snapshot_replaces_each_slot_with_exactly_what_the_page_shows(services: Services) -> None:
     html, sent = page(services), slots(fragments.snapshot(services))
     names = {slot.name for slot in dashboard.SLOTS}
-    assert set(sent) == names | {"board", "mark", "[data-dashboard] head title"}
+    assert set(sent) == names | {"board", "checks", "mark", "[data-dashboard] head title"}
     assert sent.pop("checks") == ""
     assert sent.pop("board") in page(services, "/?view=board")
     assert f"<title>{sent.pop('[data-dashboard] head title')}</title>" in html
