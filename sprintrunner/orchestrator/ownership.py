@@ -11,7 +11,6 @@ from ..git import Git
 from ..store import BatchRow
 from .house import House
 
-
 #: How long after its last noted sign of life a server and its agents may have lived, in ms.
 _BEAT_MS = 20_000
 
