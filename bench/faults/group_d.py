@@ -341,16 +341,14 @@ def _same_page(world: World, base: str, stayed: browser.Page, old: str, what: st
         returned.page.route(base + "/", lambda route: route.fulfill(body=old, content_type="text/html"))
         returned.page.goto(base + "/")
         fresh.page.goto(base + "/")
-        fresh.linger(1.5)
-        faces = [one.page.evaluate(_FACE) for one in (stayed, returned, fresh)]
-        expect(
-            faces[1] == faces[2],
-            f"{what}: the page that came back differs: {_difference(faces[1], faces[2])}",
-        )
-        expect(
-            faces[0] == faces[2], f"{what}: the page that stayed differs: {_difference(faces[0], faces[2])}"
-        )
-        expect(faces[2] != "", "the page is empty")
+        fresh.linger(1.0)
+        for one, who in ((returned, "came back"), (stayed, "stayed")):
+            limit = time.monotonic() + 10
+            while (seen := one.page.evaluate(_FACE)) != (wanted := fresh.page.evaluate(_FACE)):
+                told = f"{what}: the page that {who} differs: {_difference(seen, wanted)}"
+                expect(time.monotonic() < limit, told)
+                one.linger(0.2)
+            expect(wanted, "the page is empty")
 
 
 def _difference(one: str, other: str) -> str:

@@ -347,10 +347,10 @@ def daylight_saving() -> None:
     zone = ZoneInfo("Europe/Berlin")
     # At 01:00 UTC the clocks of Berlin go from 03:00 back to 02:00.
     change = datetime(2026, 10, 25, 1, 0, tzinfo=UTC).timestamp()
-    with World(speed=0.4, env={"TZ": "Europe/Berlin"}) as world:
+    with World(speed=0.7, env={"TZ": "Europe/Berlin"}) as world:
         clock = Clock(world)
-        clock.set(change - 6 - time.time())
         world.serve()
+        clock.set(change - 2 - time.time())
         real = time.time()
         world.start("all")
         world.batch_end(90)
@@ -374,6 +374,10 @@ def daylight_saving() -> None:
         expect(len({utc for utc, _ in shown}) > 3, "hardly any time is shown")
 
 
+def _state(pid: int) -> bytes:
+    return processes.read(pid, "stat").rpartition(b")")[2].split()[0]
+
+
 @check("H18", "server suspended for 60 s")
 def suspended() -> None:
     with World("A22@create-story", settings={"silence_timeout_minutes": 0.2}) as world:
@@ -384,8 +388,7 @@ def suspended() -> None:
         worker = world.worker
         for pid in both:
             processes.kill(processes.look(pid) or worker, signal.SIGSTOP)
-        state = processes.read(worker.pid, "stat").rpartition(b")")[2].split()[0]
-        expect(state == b"T", f"the worker is not stopped but {state!r}")
+        world.wait(lambda: _state(worker.pid) == b"T", 5, "the worker to be stopped")
         time.sleep(60)
         for pid in both:
             processes.kill(processes.look(pid) or worker, signal.SIGCONT)
