@@ -37,7 +37,9 @@ def program() -> Path:
         if not installed.is_file():
             # Nobody downloads 400 MB by the way: CI asks for it, and a developer who wants these tests.
             if os.environ.get("REQUIRE_REAL_CLI") != "1":
-                raise Unavailable("it is not installed yet; REQUIRE_REAL_CLI=1 make test installs it (400 MB)")
+                raise Unavailable(
+                    "it is not installed yet; REQUIRE_REAL_CLI=1 make test installs it (400 MB)"
+                )
             _install(package, home)
     return installed
 
