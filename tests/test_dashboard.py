@@ -74,6 +74,7 @@ def test_the_end_is_a_range_that_names_the_cycles_it_comes_from(make: Make) -> N
     said = words(page(services))
     assert re.search(r"ends \d\d:\d\d – \d\d:\d\d, from 3 cycles", said)
     assert [planned.keys for planned in told.planned] == [
+        (),
         ("2a-5-late-payment-reminders", "2a-6-credit-notes"),
         ("3-1-stripe-webhooks", "3-2-refund-flow"),
     ]

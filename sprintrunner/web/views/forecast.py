@@ -24,7 +24,7 @@ _known: dict[tuple[str, int, int], tuple[float, ...]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A cycle to come: its keys and when it is expected, in ms."""
+    """A cycle to come, or the rest of the running one (no keys): its keys, and from when to when, in ms."""
 
     keys: tuple[str, ...]
     first: int
@@ -65,7 +65,7 @@ def _told(reading: Reading, batch: BatchRow, paces: Sequence[float]) -> Forecast
         low=begin + int(left[0]),
         high=begin + int(left[1]),
         cycles=len(paces),
-        planned=_planned(groups, first, middle),
+        planned=(*([Planned((), begin, first)] if now else []), *_planned(groups, first, middle)),
     )
 
 

@@ -158,7 +158,8 @@ def _planned(axis: Axis, ahead: Forecast) -> tuple[Block, ...]:
         x, width = axis.x(planned.first), axis.x(planned.last) - axis.x(planned.first)
         many = len(planned.keys) > 2
         names = f"{len(planned.keys)} more" if many else " · ".join(map(words.short_key, planned.keys))
-        title = f"Planned: {names}, {words.hour(planned.first)} to {words.hour(planned.last)}"
+        what = f"Planned: {names}" if names else "Rest of this cycle"
+        title = f"{what}, {words.hour(planned.first)} to {words.hour(planned.last)}"
         found.append(Block("planned", x, round(width, 2), "neutral", _fitting(names, width), title))
     x = axis.x(ahead.low)
     ends = words.ends(ahead.low, ahead.high)
