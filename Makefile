@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format screenshots bench clean
+.PHONY: help demo test bench-test check format screenshots bench clean
 
 help:
 	@echo "make demo    a sample sprint, done live at http://127.0.0.1:$(PORT)   (PORT=9000 make demo moves it)"
@@ -28,6 +28,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-for-tests
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The bench's own tests put minutes of load on a machine.
+bench-test: $(VENV)/installed-for-tests
+	@$(BIN)/python -m pytest -m bench
 
 check: $(VENV)/installed-for-tests
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; echo "make format puts it right"; exit 1; }

@@ -20,6 +20,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.bench
 @pytest.mark.skipif(sys.platform != "linux", reason="the bench reads /proc")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_of_the_bench_runs_and_prints_its_table(

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
 
+@pytest.mark.bench
 def test_a_short_soak_ends_flat() -> None:
     words = ["--minutes", "0.2", "--kill-every", "5", "--clients", "3", "--speed", "0"]
     done = subprocess.run(
