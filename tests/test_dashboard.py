@@ -333,6 +333,8 @@ def test_the_checks_are_there_until_the_first_batch(make: Make) -> None:
     assert "0.1 GB free Make room." in words(page(services, "/checks"))
     face.Script(services)
     assert 'id="checks"' not in page(services)
+    # A page that asked for them before the batch began must not get them after the stream took them away.
+    assert client(services).get("/checks", headers={"HX-Request": "true"}).text == ""
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,11 @@ _NOT_HERE = "port"
 def checks() -> str:
     """What a night needs, checked now: a partial for htmx, else a page."""
     ours = services()
+    partial = request.headers.get("HX-Request") == "true"
+    if partial and ours.store.latest_batch() is not None:
+        return ""  # the stream took them off that page, maybe while it was still asking for them
     found = [one for one in ours.examine() if one["name"] != _NOT_HERE]
-    if request.headers.get("HX-Request") == "true":
+    if partial:
         return render("partials/checks.html", checks=found, name=ours.project.name)
     return page("checks.html", "Checks", "/", Reading(ours), checks=found, name=ours.project.name)
 
