@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,9 @@ log = logging.getLogger(__name__)
 Submit = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 #: Largest request or answer, in bytes.
 MAX_BYTES = 256 * 1024
+#: Bytes; the system allows 107 for the address of a socket.
+_LONGEST_ADDRESS = 100
+_FAR = Path("/tmp")  # noqa: S108 - a folder of our own in it, checked before use
 _READ_SECONDS = 10.0
 _KNOCK_SECONDS = 2.0
 #: What may be asked over the socket; nothing here names a program or a path.
@@ -29,13 +31,22 @@ ACTIONS = frozenset({"start", "stop", "resume", "status", "log", "retry", "done"
 
 
 def socket_path(state_dir: Path) -> Path:
-    """Where the socket of a state folder lies: short, since a socket's address holds 107 bytes at most."""
-    name = hashlib.sha256(os.fsencode(os.path.realpath(state_dir))).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"sprintrunner-{os.getuid()}" / f"{name}.sock"
+    """Where the socket of a state folder lies: in it, or under /tmp where that address would be too long.
+
+    It follows from the folder alone: a shell with another TMPDIR must find the same one.
+    """
+    real = os.path.realpath(state_dir)
+    near = Path(real) / "control.sock"
+    if len(os.fsencode(near)) <= _LONGEST_ADDRESS:
+        return near
+    name = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
+    return _FAR / f"sprintrunner-{os.getuid()}" / f"{name}.sock"
 
 
 def _private_folder(folder: Path) -> None:
-    """The folder in the shared temporary folder must be ours alone: others could answer in our name."""
+    """A folder in the shared temporary folder must be ours alone: others could answer in our name."""
+    if folder.parent != _FAR:
+        return  # the state folder, which is private already
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if found.st_uid != os.getuid() or folder.is_symlink() or found.st_mode & 0o077:

@@ -178,11 +178,12 @@ def test_many_askers_at_once_are_all_answered(listening: Control, tmp_path: Path
 def test_a_folder_open_to_others_is_not_trusted(
     tmp_path: Path, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = socket_path(tmp_path / "state").parent
+    monkeypatch.setattr("sprintrunner.control._FAR", tmp_path)
+    state = tmp_path / ("x" * 120)  # too deep for a socket of its own
+    folder = socket_path(state).parent
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     with pytest.raises(Refused, match="open to others"):
-        Control(tmp_path / "state", submit).start()
+        Control(state, submit).start()
     with pytest.raises(Refused, match="open to others"):
-        request(tmp_path / "state", "status", {}, 5)
+        request(state, "status", {}, 5)

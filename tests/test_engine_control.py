@@ -409,7 +409,7 @@ def test_an_agent_reports_its_tasks_by_the_real_command(make: Make) -> None:
     report = {"epic_id": "1", "story_id": FIRST, "command": "code-review", "task_id": "analyze"}
     report |= {"status": "start", "message": "looking <b>closely</b>"}
     program, said = Path(sys.executable).with_name("sprintrunner"), engine.home / "said"
-    log = f"{program} log '{json.dumps(report)}' > {said} 2>&1"
+    log = f"'{program}' log '{json.dumps(report)}' > {said} 2>&1"
     agent_script(engine.home, f'[ "$SPRINTRUNNER_COMMAND" = code-review ] && {log}\n{REHEARSE}')
     row = engine.run(FIRST)
     expected = f',1,{FIRST},code-review,analyze,start,"looking <b>closely</b>"\n'

@@ -195,9 +195,9 @@ def test_a_batch_that_was_being_stopped_does_not_go_on_by_itself(make: Make) -> 
 
 def test_a_verify_that_a_person_stopped_is_neither_red_nor_a_review(make: Make) -> None:
     engine = make(IN_REVIEW)
-    go, once = engine.home / "go", engine.home / "once"
+    go, once, asleep = (engine.home / name for name in ("go", "once", "asleep"))
     # Quick where the agent runs it itself.
-    toml = f"verify = ['test -n \"$INSIDE\" || test -e {go} || sleep 60']\n"
+    toml = f"verify = ['test -n \"$INSIDE\" || test -e {go} || (touch {asleep}; sleep 60)']\n"
     (engine.root / "sprintrunner.toml").write_text(toml)
     git(engine.root, "commit", "-qam", "Verify slowly")
     agent_script(
@@ -207,6 +207,7 @@ def test_a_verify_that_a_person_stopped_is_neither_red_nor_a_review(make: Make) 
     go.touch()
     batch = engine.start(FIRST)
     row = until(lambda: [r for r in engine.commands(batch, "code-review") if r.current_task == "verify"])[0]
+    until(asleep.exists)
     once.touch()
     go.touch()
     until(lambda: _stop(engine, row.id))

@@ -66,7 +66,7 @@ def past(services: Services) -> Services:
 def test_each_batch_is_a_bar_and_a_row_with_its_outcome(past: Services) -> None:
     html = client(past).get("/batches").text
     assert re.findall(r'class="col"[^>]*href="/batches/(\d+)"', html) == ["1", "2", "3", "4"]
-    assert re.search(r'aria-label="Batch 2, completed, \d+ min, 1 of 2 done, 1 blocked"', html)
+    assert re.search(r"<title>Batch 2, completed, \d+ min, 1 of 2 done, 1 blocked</title>", html)
     assert len(re.findall(r'class="col-blocked"', html)) == 1
     said = words(html)
     assert "because stopped" in said and "1 – 4 of 4" in said

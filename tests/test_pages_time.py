@@ -51,7 +51,7 @@ def test_every_command_is_a_bar_in_the_row_of_its_kind(services: Services) -> No
     assert "Batch 1" in words(html) and "4 of 6 stories done, 2 blocked" in words(html)
     bars = re.findall(r'<a class="tl-bar"[^>]*aria-label="([^"]*)"', html)
     assert len(bars) == len(services.store.commands(1))
-    assert "dev-story 1 3-1-stripe-webhooks, failed, 7:11" in bars
+    assert "3-1: dev-story 1 3-1-stripe-webhooks, failed, 7:11" in bars
     view = page(services)
     assert all(bar.line.command == row.name for row in view.rows for bar in row.bars if row.name != "verify")
     assert all(0 <= bar.x <= 100 and bar.x + bar.width <= 100.5 for row in view.rows for bar in row.bars)
