@@ -276,7 +276,7 @@ def test_a_daemon_without_marker_and_session_does_not_survive(make):
     text = """
 import os, subprocess, sys, time
 inner = "import os,signal,time; signal.signal(15,1); print(os.getpid(), flush=True); time.sleep(600)"
-daemon = "env -i setsid " + sys.executable + " -I -S -c '" + inner + "' & "
+daemon = "env -i setsid '" + sys.executable + "' -I -S -c '" + inner + "' & "
 subprocess.run(["/bin/sh", "-c", daemon])
 """
     run = make(agent(text + IGNORE_TERM + FOREVER), limits={"grace": 0.3})
