@@ -362,6 +362,13 @@ def test_a_hostile_line_is_counted_and_the_run_goes_on(line: bytes) -> None:
     assert result.outcome is Outcome.SUCCESS
 
 
+@pytest.mark.parametrize("name", agents.NAMES)
+def test_the_note_on_output_over_the_cap_is_no_line_of_the_agent(name: str) -> None:
+    stream = agents.by_name(name).stream()
+    assert stream.feed(b"[sprintrunner: 36700160 bytes of output left out here]") == []
+    assert stream.result(0).counted_raw == 0
+
+
 @pytest.mark.parametrize("text", [r"a\ud800b", r"a\u0000b", r"\udc00"])
 def test_characters_that_cannot_be_stored_are_counted_and_replaced(text: str) -> None:
     stream = ClaudeStream()

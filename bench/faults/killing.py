@@ -22,8 +22,10 @@ from harness import G, World
 
 from sprintrunner import rehearsal
 
-#: Longest life between two kills, in seconds: a cycle of two stories takes longer than that.
+#: Longest life between two kills, in seconds.
 LONGEST_LIFE = 3.0
+#: Working seconds a story takes where nothing is known of this machine yet.
+STORY_SECONDS = 1.0
 #: Seconds that one story may take at most, restarts included, before the series is given up.
 STORY_PATIENCE = 20.0
 _TOGETHER = {"create-story", "create-story-discovery"}
@@ -76,6 +78,7 @@ class _Driver:
         self.seen: list[dict[str, Any]] = []
         self.stream: client.StreamClient | None = None
         self.found = Series()
+        self.worked = 0.0
 
     def run(self) -> Series:
         limit = time.monotonic() + self.left * 10 + len(self.keys) * STORY_PATIENCE
@@ -107,7 +110,9 @@ class _Driver:
         if not self.left:
             time.sleep(0.1)
             return
-        time.sleep(random.uniform(0.0, LONGEST_LIFE))
+        life = random.uniform(0.0, self._longest_life())
+        time.sleep(life)
+        self.worked += life
         if self.world.batch()["status"] != "running":
             return
         self.left -= 1
@@ -122,6 +127,12 @@ class _Driver:
             self.world.kill_group()
             self._see_dead()
         self._come_back()
+
+    def _longest_life(self) -> float:
+        """So that the work lasts for all the kills, however fast the machine is: twice the even share."""
+        done = self.world.rows("SELECT count(*) AS n FROM stories WHERE status IN ('done', 'blocked')")[0]["n"]
+        pace = self.worked / done if done and self.worked else STORY_SECONDS
+        return float(min(LONGEST_LIFE, 2 * pace * (len(self.keys) - done) / self.left))
 
     def _kill(self) -> None:
         """kill -9 of the worker, of gunicorn's master, or of all of it."""

@@ -20,6 +20,9 @@ _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 # Escapes that may come out as a surrogate or NUL; only then a parsed object is walked.
 _SUSPECT = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 
+# Our own supervisor's word on what the transcript's cap left out: the agent never said it.
+_NOTE = re.compile(rb"\[sprintrunner: \d+ bytes of output left out here\]")
+
 
 class BadLine(ValueError):
     """The line is not a JSON object of an acceptable form; the message says why."""
@@ -55,6 +58,11 @@ def load(text: str) -> Any:
         raise BadLine("nested too deep") from None
     except ValueError:
         raise BadLine("not JSON") from None
+
+
+def is_note(line: bytes) -> bool:
+    """Whether a line is the note that stands in a transcript for output over the cap."""
+    return _NOTE.fullmatch(line) is not None
 
 
 def parse(line: bytes) -> tuple[dict[str, Any], bool]:

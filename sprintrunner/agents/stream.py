@@ -52,7 +52,7 @@ class LineStream:
     def feed(self, line: bytes) -> list[AgentEvent]:
         """The events of one line; a bad one is counted and becomes a Raw."""
         line = line.strip()
-        if not line or self.skips(line):
+        if not line or lines.is_note(line) or self.skips(line):
             return []
         try:
             value, cleaned = lines.parse(line)
