@@ -157,6 +157,23 @@ def replace(real: Path, data: bytes, like: os.stat_result, unchanged: Callable[[
     return True
 
 
+def keep(path: Path, data: bytes) -> None:
+    """Put a private file (0600) of ours in place as a whole: a crash leaves the old one or the new one.
+
+    For one writer at a time. Raises OSError.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    # The rename itself is only on the disk once the folder is.
+    sync_folder(path.parent)
+
+
 @contextmanager
 def locked(path: Path, seconds: float, error: type[Refused]) -> Iterator[int]:
     """Hold the lock file ``path`` (made with mode 0600), waiting for it up to ``seconds``.

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import create_app, doctor, recovery, settings
+from . import create_app, doctor, files, recovery, settings
 from . import project as projects
 from .errors import Refused, SprintRunnerError
 from .runtime import Runtime
@@ -130,14 +130,7 @@ def demand_token(host: str, layers: Layers, token: str | None) -> None:
 def make_token(state_dir: Path) -> str:
     """Make a token and keep it in the state folder (0600); old sessions and tokens are dead with it."""
     token = secrets.token_urlsafe(32)
-    path = state_dir / _TOKEN_FILE
-    temporary = path.with_name(f".{_TOKEN_FILE}-{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(token)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    files.keep(state_dir / _TOKEN_FILE, token.encode())
     return token
 
 

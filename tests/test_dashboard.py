@@ -15,9 +15,10 @@ from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
 from sprintrunner import create_app
+from sprintrunner.ours import file_hash
 from sprintrunner.services import Services
 from sprintrunner.store import Store
-from sprintrunner.web.views import drift, forecast, gaps
+from sprintrunner.web.views import forecast, gaps
 from sprintrunner.web.views.reading import Reading, forget_slow
 
 Make = Callable[..., Services]
@@ -133,7 +134,7 @@ def test_what_a_batch_of_ours_left_is_no_dirt(make: Make) -> None:
     script = face.Script(services)
     script.end("stopped")
     (services.project.root / "left.py").write_text("x = 1\n")
-    left = {"left.py": drift.content_hash(services.project.root / "left.py")}
+    left = {"left.py": file_hash(services.project.root / "left.py")}
     with services.store.transaction() as tx:
         tx.update_batch(script.batch, left_paths=left)
     assert "need-tree" not in page(services)
@@ -169,6 +170,21 @@ def test_a_repair_made_by_us_does_not_refuse_the_next_start(make: Make) -> None:
     page(services)
     client(services).post(f"/repair/stories/{STORY}")
     assert "need-tree" not in page(services)
+
+
+def test_a_repair_before_any_batch_is_ours_and_a_persons_own_change_beside_it_is_not(make: Make) -> None:
+    services = make({STORY: "done"})
+    set_line(services, "in-progress")
+    page(services)
+    client(services).post(f"/repair/stories/{STORY}")
+    assert "need-tree" not in page(services)
+    set_line(services, "review")
+    path = services.project.root / FILE
+    path.write_text(path.read_text() + "\nA note of mine.\n")
+    forget_slow(services.project.root)
+    page(services)
+    client(services).post(f"/repair/stories/{STORY}")
+    assert "need-tree" in page(services)
 
 
 def test_nothing_is_repaired_while_a_batch_runs(make: Make) -> None:
@@ -424,7 +440,7 @@ def test_the_dashboard_comes_in_eight_requests_and_follows_in_a_hidden_tab_no_mo
         "Object.defineProperty(document, 'hidden', {value: true});"
         "document.dispatchEvent(new Event('visibilitychange'))"
     )
-    awaited(lambda: not tab.evaluate("document.querySelector('#stream')._htmx?.sse?.reader"))
+    awaited(lambda: hub.clients == 0)
     before = len(asked)
     tab.wait_for_timeout(1200)
     assert len(asked) == before

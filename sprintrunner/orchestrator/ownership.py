@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from .. import ours
 from ..errors import GitError, Refused
 from ..git import Git
+from ..ours import file_hash
 from ..store import BatchRow
 from .house import House
 
 #: How long after its last noted sign of life a server and its agents may have lived, in ms.
 _BEAT_MS = 20_000
-
-
-def file_hash(path: Path) -> str:
-    """The sha256 of a file's bytes, of a link's target, or empty for what is not there."""
-    try:
-        if path.is_symlink():
-            return hashlib.sha256(str(path.readlink()).encode("utf-8", "surrogateescape")).hexdigest()
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    except OSError:
-        return ""
 
 
 def hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
@@ -37,9 +28,8 @@ def changed_by_us(house: House, dirty_before: Collection[str]) -> dict[str, str]
 
 def foreign_changes(house: House, latest: BatchRow | None) -> list[str]:
     """Changed paths that no batch of ours left as they are now."""
-    left: dict[str, str] = (latest.left_paths if latest else None) or {}
-    root = house.project.root
-    return [p for p in house.git.dirty() if p not in left or left[p] != file_hash(root / p)]
+    left = latest.left_paths if latest else None
+    return list(ours.foreign(house.project.root, house.state_dir, house.git.dirty(), left))
 
 
 def detached_ref(batch_id: int) -> str:
@@ -110,14 +100,3 @@ def is_ours(house: House, path: Path) -> bool:
     except GitError:
         return False
     return path.relative_to(house.project.root).as_posix() not in foreign
-
-
-def remember_as_ours(house: House, path: Path) -> None:
-    """Note that we changed one file outside a batch (a status line set for a person)."""
-    latest = house.store.latest_batch()
-    if latest is None or not path.is_relative_to(house.project.root):
-        return
-    left = dict(latest.left_paths or {})
-    left[path.relative_to(house.project.root).as_posix()] = file_hash(path)
-    with house.store.transaction() as tx:
-        tx.update_batch(latest.id, left_paths=left)

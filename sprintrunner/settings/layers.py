@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..errors import Refused, SettingsInvalid, SettingsStale
 from . import checking, sources
 from .model import BY_NAME, FIELDS, Settings
@@ -102,22 +103,8 @@ def _locked(state_dir: Path) -> Iterator[None]:
 
 
 def _write(state_dir: Path, saved: Mapping[str, Any]) -> None:
-    """Replace the saved file as a whole: a crash leaves the old one or the new one."""
-    path = state_dir / sources.SAVED_NAME
-    fresh = path.with_suffix(".json.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps(saved, indent=2, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    # The rename itself is only on the disk once the folder is.
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    text = json.dumps(saved, indent=2, sort_keys=True) + "\n"
+    files.keep(state_dir / sources.SAVED_NAME, text.encode())
 
 
 @contextmanager

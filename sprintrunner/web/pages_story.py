@@ -7,10 +7,11 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from .. import project
 from ..errors import Conflict
+from ..ours import remember
 from .context import answer, services
 from .pages import page
 from .views import diff, story
-from .views.drift import content_hash, drifts
+from .views.drift import drifts, foreign_paths
 from .views.reading import Reading, forget_slow
 
 bp = Blueprint("story", __name__)
@@ -51,17 +52,9 @@ def repair(key: str) -> BaseResponse:
     if found is None:
         raise Conflict(f"The story file of {key} does not differ any more.")
     keys = [entry.key for entry in reading.entries]
+    theirs = foreign_paths(reading)
     path = project.set_story_line(ours.project, key, keys, found.value)
-    _remember(reading, path.relative_to(ours.project.root).as_posix())
+    if path.relative_to(ours.project.root).as_posix() not in theirs:
+        remember(ours.project.root, ours.state_dir, path)
     forget_slow(ours.project.root)
     return answer({"status": "repaired"}, 200)
-
-
-def _remember(reading: Reading, name: str) -> None:
-    """What we changed is ours: it must not refuse the next start as a person's change."""
-    if reading.batch is None:
-        return
-    left = dict(reading.batch.left_paths or {})
-    left[name] = content_hash(reading.project.root / name)
-    with reading.store.transaction() as tx:
-        tx.update_batch(reading.batch.id, left_paths=left)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ... import ours
 from ...errors import GitError
 from ...git import Git
 from ...sprint import Entry, EntryKind, StoryStatus, normalise
@@ -94,16 +94,5 @@ def _ask_git(git: Git, shas: Sequence[str]) -> Mapping[str, str]:
 
 def foreign_paths(reading: Reading) -> tuple[str, ...]:
     """Changed paths that no batch of ours left as they are now: they may refuse a start."""
-    left: Mapping[str, str] = (reading.batch.left_paths if reading.batch else None) or {}
-    root = reading.project.root
-    return tuple(p for p in reading.dirty if p not in left or left[p] != content_hash(root / p))
-
-
-def content_hash(path: Path) -> str:
-    """The sha256 of a file's bytes, of a link's target, or empty, as the records of a batch keep it."""
-    try:
-        if path.is_symlink():
-            return hashlib.sha256(str(path.readlink()).encode("utf-8", "surrogateescape")).hexdigest()
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    except OSError:
-        return ""
+    left = reading.batch.left_paths if reading.batch else None
+    return ours.foreign(reading.project.root, reading.services.state_dir, reading.dirty, left)
