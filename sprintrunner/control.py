@@ -64,6 +64,8 @@ def request(state_dir: Path, action: str, arguments: Mapping[str, Any], timeout:
             client.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotFound("No Sprint Runner is running for this project.") from None
+        except OSError as error:
+            raise NotFound(f"Sprint Runner cannot be asked at {path}: {error.strerror or error}.") from None
         try:
             client.sendall(json.dumps({"action": action, "arguments": dict(arguments)}).encode() + b"\n")
             client.shutdown(socket.SHUT_WR)

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import control, process, status_file
+from . import control, leftover, process, status_file
 from .errors import Conflict, SprintRunnerError
 from .events import EventType
 from .git import Git
 from .process import Identity
 from .sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
-from .store import BatchRow, CommandRow, Store, Tx
+from .store import BatchRow, CommandRow, Store
 
 log = logging.getLogger(__name__)
 RUNNER_LOCK = "runner.lock"
@@ -165,7 +165,7 @@ def close_records(store: Store, state_dir: Path, left: Mapping[str, str] | None)
     with store.transaction() as tx:
         for row in store.running_commands():
             if live is None or row.batch_id != live.id or not adoptable(state_dir, row):
-                close_command(tx, row, reason, now)
+                leftover.close(tx, row, CommandStatus.INTERRUPTED, reason, now)
         for task in store.open_background_tasks():
             tx.update_background_task(task.id, status="interrupted", completed_at=now)
         if live is not None:
@@ -192,19 +192,17 @@ def _end_payload(live: BatchRow, reason: str) -> dict[str, object]:
 
 def adoptable(state_dir: Path, row: CommandRow) -> bool:
     """Whether a command's own agent ended by itself and its exit was written (R6)."""
-    if row.background:
-        return False
-    found = process.read_exit(state_dir / "runs" / str(row.id) / "exit.json")
-    return found is not None and found.code is not None
+    return not row.background and leftover.ended_by_itself(state_dir, row.id) is not None
 
 
 def close_adoptable(store: Store) -> None:
     """When nobody resumes the batch after all: no row stays live without an owner (R7)."""
     rows = store.running_commands()
     if rows:
+        why = "the server stopped before its verdict was recorded"
         with store.transaction() as tx:
             for row in rows:
-                close_command(tx, row, "the server stopped before its verdict was recorded", store.now())
+                leftover.close(tx, row, CommandStatus.INTERRUPTED, why, store.now())
 
 
 def last_sign(store: Store, live: BatchRow) -> int:
@@ -216,22 +214,3 @@ def last_sign(store: Store, live: BatchRow) -> int:
 def clock(when: int) -> str:
     """A moment (ms) as a local HH:MM."""
     return time.strftime("%H:%M", time.localtime(when / 1000))
-
-
-def close_command(tx: Tx, row: CommandRow, reason: str, now: int) -> None:
-    """Record the end of a command that nobody judges any more."""
-    tx.update_command(row.id, status=CommandStatus.INTERRUPTED, ended_at=now, reason=reason, counted=0)
-    tx.append(
-        EventType.COMMAND_END,
-        {
-            "story_key": row.story_keys,
-            "command": row.command,
-            "task_id": row.task_id,
-            "status": str(CommandStatus.INTERRUPTED),
-            "reason": reason,
-            "attempt": row.attempt,
-        },
-        batch_id=row.batch_id,
-        story_id=row.story_id,
-        command_id=row.id,
-    )

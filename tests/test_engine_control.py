@@ -505,7 +505,7 @@ def test_settings_an_agent_edited_are_not_obeyed_when_its_batch_goes_on(make: Ma
     assert engine.raw_status(FIRST) == "done", row.reason
 
 
-@pytest.mark.parametrize("status", ["done", "blocked", "on-hold"])
+@pytest.mark.parametrize("status", ["done", "blocked"])
 def test_a_batch_goes_on_whatever_its_storys_line_says_by_then(make: Make, status: str) -> None:
     engine = make(READY)
     batch = hanging(engine)

@@ -870,6 +870,12 @@ def test_the_agent_can_edit_the_status_file(house):
     assert status.count("backlog  #") == 1
 
 
+def test_the_agent_can_put_its_own_story_aside(house):
+    house.fault("defers-itself")
+    status = (house.root / ARTEFACTS / "sprint-status.yaml").read_text()
+    assert f"\n  {KEYS[0]}: deferred\n" in status
+
+
 def test_the_agent_can_clean_the_tree_and_still_resume(house):
     house.fault("git-clean")
     assert house.git("status", "--porcelain", "--ignored") == ""

@@ -6,30 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import agents, prompts
-from ..process import Exit, read_exit
+from .. import agents, leftover, prompts
 from ..sprint import CommandStatus
 from ..store import CommandRow
 from .house import Batch
 from .orders import Order
-from .records import Ended, close_command, transcript_name
-
-
-def exit_file(state_dir: Path, command_id: int) -> Path:
-    """Where the shim writes how a command ended."""
-    return state_dir / "runs" / str(command_id) / "exit.json"
-
-
-def ended_by_itself(state_dir: Path, command_id: int) -> Exit | None:
-    """The exit of a command whose agent ended by itself, even if nobody was there to record it."""
-    found = read_exit(exit_file(state_dir, command_id))
-    return found if found is not None and found.code is not None else None
+from .records import Ended, transcript_name
 
 
 def adopt(batch: Batch, order: Order) -> Ended | None:
     """The open row of this very command left by a former life, with its result read again; else None."""
     row = next((row for row in batch.house.store.running_commands() if _same(batch, order, row)), None)
-    found = ended_by_itself(batch.house.state_dir, row.id) if row else None
+    found = leftover.ended_by_itself(batch.house.state_dir, row.id) if row else None
     if row is None or found is None:
         return None
     schema: Mapping[str, Any] | None = prompts.SCHEMAS.get(str(order.command))
@@ -39,9 +27,9 @@ def adopt(batch: Batch, order: Order) -> Ended | None:
     result = stream.result(found.code, found.signal, found.stderr_tail, schema is not None, False, False)
     good = result.outcome is agents.Outcome.SUCCESS
     if not good and found.ended_by != "itself":
-        # It left because its server had died: cut off, not failed.
+        why = "cut off by the end of the server"  # that is why it left: not failed
         with batch.house.store.transaction() as tx:
-            close_command(tx, row, CommandStatus.INTERRUPTED, "cut off by the end of the server")
+            leftover.close(tx, row, CommandStatus.INTERRUPTED, why, batch.house.store.now())
         return None
     limited = result.outcome is agents.Outcome.USAGE_LIMIT
     failed = CommandStatus.LIMITED if limited else CommandStatus.FAILED

@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Sequence
 
-from .. import agents, pipelines, project, scheduler, verify
+from .. import agents, leftover, pipelines, project, scheduler, verify
 from ..errors import SprintRunnerError, StoreError, StoreUnavailable
 from ..events import EventType
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StoryStatus
@@ -18,10 +18,9 @@ from .board import Board
 from .committing import Committing
 from .developing import Developing
 from .documents import Documents
-from .house import Batch, LimitReached, Stopped, Story, StoryOver
+from .house import Batch, BatchFailed, LimitReached, Stopped, Story, StoryOver
 from .orders import Order, environment
 from .ownership import changed_by_us, hashes
-from .records import close_command
 from .retrying import Retrying
 from .runner import Runner
 from .sleeping import finish_sleep
@@ -129,8 +128,11 @@ class BatchRun:
         path = project.context_file(self.batch.house.project)
         if not path.is_file():
             self._context_event(EventType.CONTEXT_CREATE, "start")
-            done = await self._make_context()
-            self._context_event(EventType.CONTEXT_CREATE, "complete" if done else "failed")
+            told = "failed"
+            try:
+                told = "complete" if await self._make_context() else told
+            finally:  # a stop or a limit too: what began has its end in the log
+                self._context_event(EventType.CONTEXT_CREATE, told)
             return
         hours = self.batch.layers().values.project_context_max_age_hours
         if (self.store.now() / 1000 - path.stat().st_mtime) / 3600 > hours:
@@ -193,8 +195,10 @@ class BatchRun:
         batch = self.batch
         while True:
             batch.check()
-            await self.retrying.take(batch.retries)
-            stories, asked = await self.board.next_picks()
+            stories, asked = await self.board.cut_off_picks(), False
+            if not stories:
+                await self.retrying.take(batch.retries)
+                stories, asked = await self.board.next_picks()
             if not stories:
                 numbers = await self._numbers()
                 if batch.retries:
@@ -236,22 +240,37 @@ class BatchRun:
             if not story.settled:
                 with self.batch.at_work_on([story]):
                     await self._within_budget([story], self.documents.tech_spec(story, number))
-        finished = await self._develop(stories, number)
+        finished, trouble = await self._develop(stories, number)
         with self.batch.at_work_on(finished):
             await self.committing.commit(finished, number, old)
         await self._close_cycle(stories, number, counted)
+        if trouble is not None:
+            raise trouble
 
-    async def _develop(self, stories: Sequence[Story], number: int) -> list[Story]:
-        """Depth first: each to its end before the next begins; return those that may be committed."""
+    async def _develop(
+        self, stories: Sequence[Story], number: int
+    ) -> tuple[list[Story], SprintRunnerError | None]:
+        """Depth first: each to its end before the next begins; return those that may be committed.
+
+        Also what ends the batch in the second one, a limit say: the first is committed before it does.
+        """
         finished: list[Story] = []
         for story in stories:
             if not story.settled:
                 with self.batch.at_work_on([story, *finished]):
-                    if await self._within_budget([story], self.developing.develop(story, number)):
-                        finished.append(story)
+                    try:
+                        if await self._within_budget([story], self._carried(story, number)):
+                            finished.append(story)
+                    except (LimitReached, BatchFailed) as trouble:
+                        return finished, trouble
             if self.batch.stop_asked:
                 break
-        return finished
+        return finished, None
+
+    async def _carried(self, story: Story, number: int) -> bool:
+        passed = await self.developing.develop(story, number)
+        story.must_go_on()
+        return passed
 
     async def _within_budget(self, stories: Sequence[Story], work: Awaitable[bool | None]) -> bool:
         """Do the work; a story that has used up its own budget blocks, the others go on."""
@@ -347,7 +366,7 @@ def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, s
     with store.transaction() as tx:
         for row in store.commands(batch.id):
             if row.status == CommandStatus.RUNNING:
-                close_command(tx, row, open_as, reason or "the batch ended")
+                leftover.close(tx, row, open_as, reason or "the batch ended", store.now())
         for task in store.background_tasks(batch.id):
             if task.completed_at is None:
                 tx.update_background_task(task.id, status=str(open_as), completed_at=store.now())
@@ -361,7 +380,7 @@ def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, s
             resumes_at=None,
             **ended,
         )
-        for key in batch.retries:
+        for key in batch.retries if status is not BatchStatus.INTERRUPTED else ():
             told = f"{key} was to be retried, but the batch ended first; retry it again."
             tx.append(EventType.BATCH_WARNING, {"batch_id": batch.id, "warning": told}, batch_id=batch.id)
         if status is BatchStatus.FAILED:

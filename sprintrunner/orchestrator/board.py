@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,21 @@ class Board:
             await self.batch.pause(_READ_PAUSE)
         raise BatchFailed(found.refusal or "The status file cannot be edited safely.")
 
+    async def cut_off_picks(self) -> list[Story]:
+        """The stories whose cycle an interruption cut off: it is finished before anything else begins."""
+        found = await self.read()
+        return [await self._enter(entry) for entry in self._unfinished({e.key: e for e in found.stories})]
+
     async def next_picks(self) -> tuple[list[Story], bool]:
         """The stories of the next cycle (none = all done) and whether a person asked for this one."""
         batch, values = self.batch, self.batch.layers().values
         found = await self.read()
         entries = {entry.key: entry for entry in found.stories}
         if batch.retries:
-            key = batch.retries.pop(0)
+            key, _ = batch.retries.first()
+            batch.retries.drop(key)
             if key in entries:
                 return [await self._enter(entries[key])], True
-        pending = self._unfinished(entries)
-        if pending:
-            return [await self._enter(entry) for entry in pending], False
         open_ones = scheduler.candidates(
             found.entries,
             order=values.order,
@@ -62,7 +66,7 @@ class Board:
         return [await self._enter(entry) for entry in picked], False
 
     def _unfinished(self, entries: dict[str, Entry]) -> list[Entry]:
-        """Stories this batch had begun when it was interrupted: their cycle is finished first."""
+        """Those of the newest cycle that this batch had begun in a former life and not settled."""
         rows = self.store.stories(self.batch.id)
         begun = [
             r
@@ -160,7 +164,7 @@ class Board:
         """Move a story: first the line in the file (a warning where it cannot be), then row and event."""
         old, reason = story.status, self.batch.house.clean(reason)
         write = new is not StoryStatus.BLOCKED or self.batch.layers().values.blocked_in_status_file
-        if write:
+        if write and not story.put_aside:
             await self._write(story.key, str(new))
         story.status, story.reason = new, reason
         ended = {"ended_at": self.store.now()} if new in _SETTLED else {}
@@ -182,20 +186,25 @@ class Board:
 
     async def force(self, key: str, value: StoryStatus) -> None:
         """Set the line of one key at a person's word, whatever stands there."""
-        await self._write(key, str(value))
+        await self._write(key, str(value), force=True)
 
-    async def _write(self, key: str, value: str) -> None:
-        # The record of a story of this batch wins over whatever stands in the file, hence force.
+    async def _write(self, key: str, value: str, *, force: bool = False) -> None:
+        path, root = self.project.status_path, self.project.root
         try:
-            await self.batch.off(
-                status_file.write, self.project.status_path, key, value, root=self.project.root, force=True
-            )
+            await self.batch.off(status_file.write, path, key, value, root=root, force=force)
         except StatusFileError as error:
             self.batch.warn(f"{key} could not be set to {value} in the status file: {error.sentence}")
 
     async def write_back(self, key: str, value: StoryStatus) -> None:
         """Set the line of one key without an event (a commit that failed takes its ``done`` back)."""
         await self._write(key, str(value))
+
+    async def set_story_line(self, story: Story, value: StoryStatus) -> None:
+        """Set the ``Status:`` line of the story's own file, as BMAD's review does, where there is one."""
+        with contextlib.suppress(ProjectError):
+            await self.batch.off(
+                project.set_story_line, self.project, story.key, self.batch.known_keys, str(value)
+            )
 
     async def lift_epic(self, story: Story) -> None:
         """The epic from backlog to in-progress when its first story starts; never to done."""
@@ -220,12 +229,23 @@ class Board:
             entry = found.entry(story.key)
             if entry is None:
                 self.batch.warn(f"{story.key} is no longer in the status file.", story_key=story.key)
+            elif entry.status is None:
+                self._respect(story, entry.raw_status)
             elif entry.status is not story.status and self._written(story):
                 self.batch.warn(
                     f"The status file said {entry.raw_status} for {story.key}; set back to {story.status}.",
                     story_key=story.key,
                 )
                 await self._write(story.key, str(story.status))
+
+    def _respect(self, story: Story, word: str) -> None:
+        """A held, dropped or unknown status is never overwritten (contract section 9): the story stops."""
+        if not story.put_aside and not story.settled:
+            self.batch.warn(
+                f"{story.key} was set to {word} in the status file while it was worked on; it stops here.",
+                story_key=story.key,
+            )
+            story.put_aside = word
 
     def _written(self, story: Story) -> bool:
         return not story.blocked or self.batch.layers().values.blocked_in_status_file

@@ -99,8 +99,7 @@ class Committing:
     async def _carry(self, ended: Ended, stories: Sequence[Story], old: Mapping[str, str]) -> None:
         """Lines say done, then commit, then reachable, then the records say done."""
         started = self.batch.house.store.now()
-        for story in stories:
-            await self.board.write_back(story.key, StoryStatus.DONE)
+        await self._say(stories, StoryStatus.DONE)
         try:
             branch = await self.batch.off(self.batch.house.git.branch)
             if branch != self.batch.base_branch:
@@ -126,13 +125,17 @@ class Committing:
     async def _stop_instead(self, stories: Sequence[Story]) -> None:
         """A stop that was asked meanwhile commits nothing (R8): the lines go back, then Stopped is raised."""
         if self.batch.stop_event.is_set():
-            for story in stories:
-                await self.board.write_back(story.key, StoryStatus.REVIEW)
+            await self._say(stories, StoryStatus.REVIEW)
             self.batch.check()
 
-    async def _failed(self, ended: Ended, stories: Sequence[Story], why: str) -> None:
+    async def _say(self, stories: Sequence[Story], status: StoryStatus) -> None:
+        """Set the lines of the stories, in the status file and in their own files where they have one."""
         for story in stories:
-            await self.board.write_back(story.key, StoryStatus.REVIEW)
+            await self.board.write_back(story.key, status)
+            await self.board.set_story_line(story, status)
+
+    async def _failed(self, ended: Ended, stories: Sequence[Story], why: str) -> None:
+        await self._say(stories, StoryStatus.REVIEW)
         self._close(ended, CommandStatus.FAILED, why, 0, {})
         await self._block(stories, f"The commit failed: {why}")
 
@@ -179,6 +182,8 @@ class Committing:
 
     async def _mark_done(self, stories: Sequence[Story], sha: str | None, note: str) -> None:
         for story in stories:
+            if sha is None:  # else its line was set before the commit, and is part of it
+                await self.board.set_story_line(story, StoryStatus.DONE)
             story.evidence |= {"commit": sha, "commit_note": note}
             story.commit_sha = sha
             await self.board.set_status(

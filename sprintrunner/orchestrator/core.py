@@ -171,14 +171,11 @@ class Orchestrator:
         row = self.house.store.batch(batch_id)
         assert row is not None
         assert self._loop is not None
-        batch = Batch(self.house, row, self._pool)
+        batch = Batch(self.house, row, self._pool, anew=not resumed)
         batch.sleep_until = sleep_until
         batch.probed = dict(self._probed)
         if retry is not None:
-            key, phase = retry
-            batch.retries.append(key)
-            if phase is not None:
-                batch.retry_phases[key] = phase
+            batch.retries.add(*retry)
         self.batch = batch
         self._task = self._loop.create_task(self._carry(batch, resumed))
 

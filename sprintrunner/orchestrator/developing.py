@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from .. import project
 from ..pipelines import Developed
 from ..sprint import Command, CommandStatus, Severity, StoryStatus
+from ..store import CommandRow
 from ..verdict import (
     Decision,
     Finding,
@@ -17,6 +20,7 @@ from ..verdict import (
     read_review,
     update_ledger,
 )
+from ..verify import Verified
 from ..workflow import INVALID_REVIEWS, reaches
 from .blocking import Blocking, is_artefact
 from .board import Board
@@ -29,6 +33,7 @@ from .tidying import own_commits, tidy
 from .verifying import Verdict, run_verify
 
 _VERIFY_FINDING = "verify"
+_NO_JUDGEMENT = (CommandStatus.RUNNING, CommandStatus.STOPPED, CommandStatus.INTERRUPTED)
 
 
 class Developing:
@@ -63,7 +68,8 @@ class Developing:
         if story.status not in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW):
             await self.board.set_status(story, StoryStatus.IN_PROGRESS)
         values = self.batch.layers().values
-        failure, why, maximum, idle = "", "", values.max_dev_attempts, 0
+        why, maximum, idle = "", values.max_dev_attempts, 0
+        failure = _told(self.documents.rows(Command.DEV_STORY, story))
         tree = await self.batch.off(self.batch.house.git.snapshot)
         while self.documents.tries(Command.DEV_STORY, story) < maximum:
             order = Order(
@@ -161,9 +167,9 @@ class Developing:
         return [text for done, text in outline.tasks if not done][:50] if outline else []
 
     async def _review_loop(self, story: Story, cycle: int) -> bool:
-        invalid = 0
         if not await self._reviewable(story):
             return True
+        invalid = _invalid(self.documents.rows(Command.CODE_REVIEW, story))
         while True:
             values = self.batch.layers().values
             number = self._valid_reviews(story) + 1
@@ -323,6 +329,22 @@ def _with_verify_finding(
         streak=(old.streak if old else 0) + 1,
     )
     return (*(f for f in ledger if f.identity != _VERIFY_FINDING), red)
+
+
+def _told(attempts: Sequence[CommandRow]) -> str:
+    """What the next attempt is told where a restart came between it and the failed one before."""
+    last = attempts[-1] if attempts else None
+    if last is None or not last.counted or last.status not in (CommandStatus.FAILED, CommandStatus.TIMED_OUT):
+        return ""
+    runs = (last.evidence or {}).get("verify")
+    red = Verdict(tuple(Verified(**run) for run in runs)).report if isinstance(runs, list) else ""
+    return red or last.reason or ""
+
+
+def _invalid(attempts: Sequence[CommandRow]) -> int:
+    """How many of the last reviews in a row gave no verdict; those of before a restart count too."""
+    ended = [row for row in attempts if row.counted and row.status not in _NO_JUDGEMENT]
+    return len(list(takewhile(lambda row: row.status != CommandStatus.SUCCEEDED, reversed(ended))))
 
 
 def _follow_up(finding: Finding) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import project
 from ..sprint import Command, CommandStatus, StoryStatus
+from ..store import CommandRow
 from ..verdict import InvalidVerdict, read_critical, read_tech_spec_decisions
 from ..workflow import PHASES, reaches
 from .background import review_in_background
@@ -174,7 +175,7 @@ class Documents:
 
         By time, not by content: an attempt that goes on after a crash may find its own work done.
         """
-        rows = [r for r in self._rows(ended.order.command, story) if r.status in _CUT_OFF]
+        rows = [r for r in self.rows(ended.order.command, story) if r.status in _CUT_OFF]
         own = self.batch.house.store.command(ended.command_id)
         began = min([r.started_at for r in rows] + [own.started_at if own else ended.exit.started_at])
         try:
@@ -183,7 +184,8 @@ class Documents:
             return False
         return found.st_size > 0 and found.st_mtime_ns // 1_000_000 >= began
 
-    def _rows(self, command: Command, story: Story) -> list[Any]:
+    def rows(self, command: Command, story: Story) -> list[CommandRow]:
+        """The runs of a command in this batch since the story began or was retried, oldest first."""
         rows = self.batch.house.store.commands_of_story(story.key)
         return [
             r
@@ -193,14 +195,14 @@ class Documents:
 
     def runner_has(self, command: Command, story: Story) -> bool:
         """Whether this batch recorded a success of the command for the story: it never runs again (R6)."""
-        rows = self._rows(command, story)
+        rows = self.rows(command, story)
         return any(r.status == CommandStatus.SUCCEEDED for r in rows) or any(
             story.key in (r.evidence or {}).get("written", ()) for r in rows
         )
 
     def tries(self, command: Command, story: Story) -> int:
         """Counted attempts of a command since the story began or was retried."""
-        rows = self._rows(command, story)
+        rows = self.rows(command, story)
         return sum(
             1 for r in rows if r.counted and r.status not in (CommandStatus.RUNNING, CommandStatus.SUCCEEDED)
         )

@@ -24,6 +24,7 @@ from ..sprint import BatchState, Command, StoryStatus
 from ..store import BatchRow, Store
 from ..verdict import Finding
 from . import frozen
+from .asked import Asked
 from .diskwatch import DiskWatch
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class BatchFailed(SprintRunnerError):
 
 
 class StoryOver(SprintRunnerError):
-    """One story has used up its own budget; it blocks, the batch goes on."""
+    """One story cannot go on (its own budget, a person's word); it blocks, the batch goes on."""
 
     def __init__(self, key: str, reason: str) -> None:
         self.key = key
@@ -109,6 +110,8 @@ class Story:
     evidence: dict[str, Any] = field(default_factory=dict)
     commit_sha: str | None = None
     reason: str = ""
+    #: The held, dropped or unknown word that somebody wrote over its status while it was worked on.
+    put_aside: str = ""
 
     @property
     def blocked(self) -> bool:
@@ -119,6 +122,15 @@ class Story:
     def settled(self) -> bool:
         """Whether nothing is left to do here: a person may have said so while it waited its turn."""
         return self.status in (StoryStatus.DONE, StoryStatus.BLOCKED)
+
+    def must_go_on(self) -> None:
+        """Raise StoryOver where somebody put the story aside in the status file meanwhile."""
+        if self.put_aside:
+            raise StoryOver(
+                self.key,
+                f"Somebody set it to {self.put_aside} in the status file while it was worked on; "
+                "set it back there and retry it.",
+            )
 
 
 @dataclass
@@ -140,7 +152,7 @@ def keys_of(stories: Sequence[Story]) -> str:
 class Batch:
     """The live batch: its row, its stop signal, its trees. Used in the orchestrator's thread only."""
 
-    def __init__(self, house: House, row: BatchRow, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, house: House, row: BatchRow, pool: ThreadPoolExecutor, *, anew: bool) -> None:
         self.house = house
         self.id = row.id
         self.max_cycles = row.max_cycles
@@ -156,9 +168,8 @@ class Batch:
         self.stop_event = asyncio.Event()
         self.wake_event = asyncio.Event()
         self.trees: dict[int, Supervised] = {}
-        #: Stories a person asked to retry, in order, and the phases they named.
-        self.retries: list[str] = []
-        self.retry_phases: dict[str, str] = {}
+        #: Stories a person asked to retry.
+        self.retries = Asked(self.folder, anew=anew)
         self.stories: dict[str, Story] = {}
         #: Whose instructions carry the stories; chosen when the batch begins to work.
         self.pipeline = Pipeline()

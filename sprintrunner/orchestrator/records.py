@@ -10,7 +10,7 @@ from ..agents import AgentResult
 from ..events import EventType
 from ..process import Exit
 from ..sprint import CommandStatus
-from ..store import CommandRow, Store, Tx
+from ..store import Tx
 from .house import Batch
 from .orders import Order
 
@@ -248,22 +248,3 @@ def _summary(result: AgentResult) -> str:
 def transcript_name(command_id: int) -> str:
     """The name of the file that holds a command's raw output."""
     return f"{command_id}.jsonl"
-
-
-def close_command(tx: Tx, row: CommandRow, status: CommandStatus, reason: str) -> None:
-    """Record the end of a command whose flow no longer judges it."""
-    tx.update_command(row.id, status=status, ended_at=Store.now(), reason=reason, counted=0)
-    tx.append(
-        EventType.COMMAND_END,
-        {
-            "story_key": row.story_keys,
-            "command": row.command,
-            "task_id": row.task_id,
-            "status": str(status),
-            "reason": reason,
-            "attempt": row.attempt,
-        },
-        batch_id=row.batch_id,
-        story_id=row.story_id,
-        command_id=row.id,
-    )

@@ -7,14 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import agents, budget, pipelines, status_file, tasklog
+from .. import agents, budget, files, ours, pipelines, status_file, tasklog
 from ..errors import Conflict, NotFound, Refused, StoreUnavailable
 from ..events import EventType
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClass, StoryStatus
 from ..store import BatchRow, CommandRow
 from ..workflow import STORY_COMMANDS
 from .house import Batch, House
-from .ownership import allowed_dirt, detached_ref, has_moved, is_ours, remember_as_ours
+from .ownership import allowed_dirt, detached_ref, has_moved, is_ours
 
 if TYPE_CHECKING:
     from .core import Orchestrator
@@ -190,7 +190,8 @@ class Requests:
         """Continue the newest interrupted batch, or end a usage-limit sleep now."""
         batch = self.batch
         if batch is not None:
-            if self._row(batch).state != BatchState.WAITING:
+            # By this, not by its state: one that stops after its story may sleep on its way there.
+            if self._row(batch).resumes_at is None:
                 raise Conflict("The batch is running; there is nothing to resume.")
             batch.wake_event.set()
             return {"status": "started", "batch_id": batch.id}
@@ -252,17 +253,17 @@ class Requests:
         active = batch.stories.get(key)
         if active is not None and active.status not in (StoryStatus.DONE, StoryStatus.BLOCKED):
             raise Conflict(f"{key} is being worked on.")
-        if key not in batch.retries:
-            batch.retries.append(key)
-        if phase is not None:
-            batch.retry_phases[key] = str(phase)
+        try:
+            batch.retries.add(key, phase)
+        except OSError as error:
+            raise Refused(f"The retry could not be noted in the state folder: {files.why(error)}.") from None
 
     async def done(self, arguments: Mapping[str, Any]) -> Answer:
         """A person says that the story is done."""
         key = str(arguments.get("key", ""))
         entry = await self.orchestrator.off(self._entry, key)
         house = self.house
-        ours = await self.orchestrator.off(is_ours, house, house.project.status_path)
+        clean = await self.orchestrator.off(is_ours, house, house.project.status_path)
         # After what took its time: the batch may have come to the story meanwhile.
         if self._running(key):
             raise Conflict(f"A command of {key} is running.")
@@ -293,8 +294,9 @@ class Requests:
             )
         if self.batch is not None and key in self.batch.stories:
             self.batch.stories[key].status = StoryStatus.DONE
-        if self.batch is None and ours:
-            await self.orchestrator.off(remember_as_ours, house, house.project.status_path)
+        if self.batch is None and clean:
+            root, path = house.project.root, house.project.status_path
+            await self.orchestrator.off(ours.remember, root, house.state_dir, path)
         return {"status": "done", "story_key": key}
 
     async def visited(self, arguments: Mapping[str, Any]) -> Answer:

@@ -9,6 +9,7 @@ from ..events import EventType
 from ..sprint import Command, Entry, StatusClass, StoryStatus, story_status
 from ..store import FindingRow, StoryRow, Tx
 from ..workflow import STATUS_AT, STORY_COMMANDS, reaches
+from .asked import Asked
 from .blocking import is_kept, restore
 from .board import Board
 from .house import Batch, House
@@ -39,15 +40,15 @@ class Retrying:
         self.board = board
         self.house = batch.house
 
-    async def take(self, asked: list[str]) -> None:
+    async def take(self, asked: Asked) -> None:
         """Prepare the next asked story; one that cannot go on stays as it is, with a warning."""
         while asked:
-            key = asked[0]
+            key, phase = asked.first()
             try:
-                await self._prepare(key, self.batch.retry_phases.pop(key, None))
+                await self._prepare(key, phase)
                 return
             except Conflict as error:
-                asked.pop(0)
+                asked.drop(key)
                 self.batch.warn(error.sentence, story_key=key)
 
     async def _prepare(self, key: str, named: str | None) -> None:

@@ -95,6 +95,8 @@ class Runner:
         batch = self.batch
         batch.check()
         await wait_while_limited(batch)
+        if len(order.stories) == 1:  # one of two would take the other along; its own command comes
+            order.stories[0].must_go_on()
         budget_usd = check_budgets(batch, order)
         number = self.records.next_attempt(order)
         plan = await batch.off(make_plan, batch, order, number, fresh=fresh)

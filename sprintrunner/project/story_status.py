@@ -53,6 +53,8 @@ def set_line(root: Path, path: Path, value: str) -> None:
     match = _LINE.search(raw, 0, _HEAD)
     if match is None:
         raise ProjectError(f"{path.name} has no status line any more.")
+    if match["value"].strip() == value.encode():
+        return
     changed = raw[: match.start("value")] + value.encode() + raw[match.end("value") :]
     real = files.real_path(path, root, ProjectError)
 

@@ -68,6 +68,7 @@ MODES = {
     "no-change": "dev-story reports success without any change",
     "self-commit": "commits everything itself",
     "touches-status-file": "edits the status file: its own story to done, a comment at the end",
+    "defers-itself": "edits the status file: its own story to deferred",
     "git-clean": "runs git clean -fdx at the end",
     "switch-branch": "leaves another branch checked out",
     "edits-settings": "appends a comment to sprintrunner.toml",

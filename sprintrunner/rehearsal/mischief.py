@@ -201,7 +201,9 @@ def crash() -> NoReturn:
 def before_end(desk: Desk) -> None:
     """Do what the modes ask for after the work, before the result."""
     if "touches-status-file" in desk.modes:
-        _touch_status_file(desk)
+        _touch_status_file(desk, "done")
+    if "defers-itself" in desk.modes:
+        _touch_status_file(desk, "deferred")
     if "edits-settings" in desk.modes:
         desk.bash("echo '# the agent was here' >> sprintrunner.toml", "Adjust the settings")
     if "switch-branch" in desk.modes:
@@ -214,14 +216,14 @@ def before_end(desk: Desk) -> None:
         desk.bash("git clean -fdxq", "Clean the tree")
 
 
-def _touch_status_file(desk: Desk) -> None:
+def _touch_status_file(desk: Desk, word: str) -> None:
     place = Path(str(desk.facts.project.get("implementation") or "_bmad-output/implementation-artifacts"))
     path = place / "sprint-status.yaml"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     for key in desk.facts.keys:
         if match := re.search(rf"^\s+{re.escape(key)}: *", text, re.MULTILINE):
             line = text[match.start() :].split("\n", 1)[0]
-            desk.edit(path, line, f"{match[0].rstrip()} done")
+            desk.edit(path, line, f"{match[0].rstrip()} {word}")
     desk.bash(f"echo '# seen by the agent' >> {path}", "Leave a note")
 
 
