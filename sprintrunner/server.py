@@ -58,6 +58,8 @@ GUNICORN: dict[str, Any] = {
 _TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 #: gunicorn's exit status for a worker that cannot boot.
 _WORKER_BOOT_ERROR = 3
+#: Of a worker whose master was killed.
+_CRASHED = 70
 #: Seconds until the next try for a descriptor.
 _DESCRIPTOR_PAUSE = 0.1
 
@@ -152,6 +154,7 @@ class _Ending:
         self._server = server
         self._begun = False
         self._done = False
+        self._master = os.getppid()
         self._inherited = signal.getsignal(signal.SIGTERM)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, self._handle)
@@ -160,6 +163,10 @@ class _Ending:
         if self._done and callable(self._inherited):
             self._inherited(signal.SIGTERM, frame)
         elif not self._begun:
+            if os.getppid() != self._master:
+                # Nobody ordered this end: the batch must look like after any crash, and go on by itself.
+                # The shims see our descriptors close, and end the agents.
+                os._exit(_CRASHED)
             self._begun = True
             # Never in the handler itself: it may have interrupted someone who holds the store's lock.
             threading.Thread(target=self._end, name="ending", daemon=True).start()
@@ -173,7 +180,7 @@ class _Ending:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when gunicorn's master is killed: the worker then ends in order."""
+    """Have the kernel send SIGTERM when gunicorn's master is killed: the worker then ends at once."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
@@ -210,14 +217,18 @@ def _application(server: Server) -> Any:
 
 def worker_settings(server: Server) -> dict[str, Any]:
     """All settings of gunicorn for this server, hooks included."""
-    grace = server.runtime.layers().values.stop_grace_seconds
     return {
         **GUNICORN,
-        "graceful_timeout": max(GUNICORN["graceful_timeout"], int(grace) + 10),
+        "graceful_timeout": longest_stop(server.runtime.layers()),
         "bind": server.address.partition("//")[2],
         "post_worker_init": lambda worker: in_worker(server, worker),
         "worker_exit": lambda arbiter, worker: server.stop(),
     }
+
+
+def longest_stop(layers: Layers) -> int:
+    """How long gunicorn must wait for its worker, in seconds: agents get their own grace first."""
+    return max(int(GUNICORN["graceful_timeout"]), int(layers.values.stop_grace_seconds) + 10)
 
 
 def _new_login(state_dir: Path) -> str:

@@ -143,6 +143,19 @@ def test_a_stop_of_gunicorn_ends_batch_and_agents_in_order(site: Site) -> None:
     assert '"status":"interrupted"' in newest.replace(" ", "")
 
 
+def test_a_killed_first_process_is_a_crash_after_which_the_batch_goes_on(site: Site) -> None:
+    quiet(site)
+    assert site.curl("/api/orchestrator/start", *BEARER, "-X", "POST").status == 202
+    until(lambda: site.status()["status"] == "running", 10)
+    assert site.gunicorn is not None
+    workers = psutil.Process(site.gunicorn.pid).children()
+    site.gunicorn.kill()
+    site.gunicorn.wait()
+    psutil.wait_procs(workers, 10)
+    site.up()
+    until(lambda: site.status()["status"] == "running", 5)
+
+
 def test_a_browser_sees_the_page_live_over_tls_and_after_a_restart(site: Site, chromium: str) -> None:
     from playwright.sync_api import sync_playwright
 
