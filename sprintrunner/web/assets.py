@@ -49,27 +49,10 @@ def stylesheet(name: str = "app.css") -> bytes:
     return _SPACES.sub(rb"\1", _COMMENT.sub(b"", joined)).strip()
 
 
-#: One file, because htmx starts in the moment its script has run: the extension must be there by then.
-SCRIPTS = ("htmx-4.0.1.min.js", "hx-sse-4.0.1.min.js")
-
-
-@cache
-def script() -> bytes:
-    """Return htmx and its extension, as vendored, in one file."""
-    return b"\n;".join((STATIC / "vendor" / name).read_bytes() for name in SCRIPTS)
-
-
-def joined(name: str) -> bytes | None:
-    """Return a file that is joined from others, None where ``name`` is none of them."""
-    if name == "htmx.js":
-        return script()
-    return stylesheet(name) if name in STYLES else None
-
-
 @cache
 def version(name: str) -> str:
-    """Return eight digits that change with the content of ``static/<name>`` (or of a joined file)."""
-    content = joined(name) or (STATIC / name).read_bytes()
+    """Return eight digits that change with the content of ``static/<name>`` (or of a joined stylesheet)."""
+    content = stylesheet(name) if name in STYLES else (STATIC / name).read_bytes()
     return hashlib.sha256(content).hexdigest()[:8]
 
 

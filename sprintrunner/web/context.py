@@ -103,6 +103,15 @@ def wants_html() -> bool:
     return request.accept_mimetypes.best_match(offers) == "text/html"
 
 
+def shown_status(status: int) -> int:
+    """The status of a refusal: 200 where a form was sent by hand, for a browser logs every 4xx as an error.
+
+    Only browsers send Sec-Fetch-Mode, and only our script HX-Request; programs get what they are promised.
+    """
+    by_hand = request.headers.get("Sec-Fetch-Mode") == "navigate" or "HX-Request" in request.headers
+    return 200 if request.method == "POST" and by_hand and 400 <= status < 500 else status
+
+
 def answer(result: Mapping[str, Any], status: int) -> BaseResponse:
     """JSON for programs, nothing for htmx (the stream shows the result), 303 back for plain forms."""
     if request.headers.get("HX-Request") == "true":

@@ -11,7 +11,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as BaseResponse
 
 from ..errors import SettingsInvalid, SprintRunnerError
-from .context import wants_html
+from .context import shown_status, wants_html
 from .render import render
 from .views import shell
 
@@ -77,17 +77,18 @@ def answer_error(status: int, sentence: str, fields: dict[str, str] | None = Non
     if _for_program():
         extra = {"fields": fields} if fields is not None else {}
         response = jsonify({"error": sentence, **extra})
-        response.status_code = status
+        response.status_code = shown_status(status)
         return response
     html = page("error.html", status=status, title=_title(status), sentence=sentence)
-    return make_response(html, status)
+    return make_response(html, shown_status(status))
 
 
 def _for_program() -> bool:
+    if request.method == "POST" and "HX-Request" in request.headers:
+        return True
     if not request.path.startswith("/api/"):
         return False
-    plain_form = request.method == "POST" and "HX-Request" not in request.headers
-    return not (plain_form and wants_html())
+    return not (request.method == "POST" and wants_html())
 
 
 def _title(status: int) -> str:

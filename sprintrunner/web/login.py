@@ -19,7 +19,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.wrappers import Response as BaseResponse
 
-from .context import local_path, services
+from .context import local_path, services, shown_status
 from .errorpages import page
 from .gate import STREAMS
 
@@ -237,4 +237,4 @@ def _try(door: Door, token: str, code: str) -> BaseResponse:
 
 def _page(message: str, status: int) -> Response:
     values = {"message": message, "next": local_path(request.values.get("next"))}
-    return make_response(page("login.html", project=services().project.name, **values), status)
+    return make_response(page("login.html", project=services().project.name, **values), shown_status(status))

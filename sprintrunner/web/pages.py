@@ -25,11 +25,10 @@ bp = Blueprint("pages", __name__)
 _TRANSCRIPT_LIMIT = 72 << 20
 
 
-@bp.get("/static/<any('app.css', 'pages.css', 'htmx.js'):name>")
+@bp.get("/static/<any('app.css', 'pages.css'):name>")
 def joined_file(name: str) -> BaseResponse:
-    """A joined file. Its address carries its version, so that it may be kept for ever."""
-    kind = "text/javascript" if name.endswith(".js") else "text/css"
-    response = Response(assets.joined(name), mimetype=kind)
+    """A joined stylesheet. Its address carries its version, so that it may be kept for ever."""
+    response = Response(assets.stylesheet(name), mimetype="text/css")
     response.cache_control.max_age = 31_536_000 if request.args.get("v") else 0
     response.set_etag(assets.version(name))
     return response.make_conditional(request)
@@ -99,7 +98,10 @@ def _settings(form: settings.Form) -> str:
 
 @bp.post("/settings")
 def save_settings() -> BaseResponse:
-    """Save the form: 303 to itself, or 422 and the form again with its errors in place."""
+    """Save the form: 303 to itself, or the form again with its errors in place.
+
+    That one is 200: for a 4xx a browser logs an error, and a typing mistake is none.
+    """
     ours, sent = services(), request.form.to_dict()
     layers = ours.layers()
     try:
@@ -108,14 +110,10 @@ def save_settings() -> BaseResponse:
         else:
             ours.save_settings(settings.changes(layers, sent), sent.get("etag"))
     except SettingsInvalid as error:
-        return _again(settings.form(layers, sent, error.fields, _failed(error)), 422)
+        return make_response(_settings(settings.form(layers, sent, error.fields, _failed(error))))
     except SettingsStale as error:
-        return _again(settings.form(layers, sent, message=error.sentence), 422)
+        return make_response(_settings(settings.form(layers, sent, message=error.sentence)))
     return redirect("/settings?saved=1", 303)
-
-
-def _again(form: settings.Form, status: int) -> Response:
-    return make_response(_settings(form), status)
 
 
 def _failed(error: SettingsInvalid) -> str:

@@ -27,6 +27,7 @@ def command(command_id: str) -> str:
         line=number_argument("line", 0, 0, _LINES),
         first=number_argument("first", 0, 0, _LINES),
         only="failures" if request.args.get("only") == "failures" else "",
+        open=request.args["open"] if request.args.get("open") in ("all", "none") else "",
     )
     page = transcript.transcript_page(reading, row, wish)
     title = f"{row.command} {row.attempt}"

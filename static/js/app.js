@@ -1,10 +1,9 @@
 // Clocks, connection, keys.
-const { stream, connection, notice } = window;
 const on = (name, run) => document.addEventListener(name, run);
 const all = (what) => [...document.querySelectorAll(what)];
-const page = document.body.dataset;
-const offset = (+page.now || Date.now()) - Date.now();
-const now = () => Date.now() + offset;
+const { body } = document;
+const page = body.dataset;
+const skew = page.now - Date.now();
 
 const clock = (ms) => new Date(Math.max(0, ms)).toISOString().slice(11, 19).replace(/^(00:)?0?/, "");
 const span = (ms, fine) => {
@@ -22,81 +21,50 @@ const forms = {
 	silence: (ms) => (ms < 6e4 ? span : clock)(ms),
 };
 
-let link, lost;
-let last = "";
-let ticked = now();
+let lost;
+// In a worker: its refusals log nothing here.
+const port = page.worker && (window.SharedWorker ? new SharedWorker(page.worker).port : new Worker(page.worker));
+const ask = (from = page.after) => port?.postMessage(document.hidden ? 0 : from);
 
 function tick() {
-	// The machine slept: the stream may be dead.
-	if (now() - ticked > 3e4) link?.reader?.cancel();
-	ticked = now();
+	ask();
 	if (lost || document.hidden) return;
+	const now = Date.now() + skew;
 	for (const el of all(".tick"))
-		for (const [name, at] of Object.entries(el.dataset)) {
-			const text = forms[name]?.(ticked - at);
+		for (const name in el.dataset) {
+			const text = forms[name]?.(now - el.dataset[name]);
 			if (text && text !== el.textContent) el.textContent = text;
 		}
 	for (const el of all("[data-silent]")) {
-		const share = Math.max(0, (ticked - el.dataset.silent) / el.dataset.of);
+		const share = Math.max(0, (now - el.dataset.silent) / el.dataset.of);
 		el.querySelector(".meter-is").setAttribute("width", `${share * 100}%`);
 		el.dataset.level = share < 0.5 ? "ok" : share < 0.9 ? "high" : "over";
 	}
 }
 
-function show(live) {
-	lost = !live && (lost || now());
-	page.connection = live ? "live" : "lost";
-	connection.dataset.hue = live ? "done" : "attention";
-	const at = new Date(lost).toTimeString().slice(0, 8);
-	connection.textContent = live ? "Live" : `Reconnecting, as of ${at}`;
-}
+if (port)
+	port.onmessage = ({ data }) => {
+		lost = !data && (lost || new Date());
+		page.connection = data ? "live" : "lost";
+		connection.textContent = data ? "Live" : `Reconnecting, as of ${lost.toTimeString().slice(0, 8)}`;
+		if (!data[0]) return;
+		page.after = data[1];
+		htmx.swap({ sourceElement: body, target: body, swap: "none", text: data[0] });
+		body.dispatchEvent(new Event("news"));
+		tick();
+	};
+on("visibilitychange", tick);
 
-// In a worker: what is refused there logs no error here.
-const probe = stream && window.SharedWorker && new SharedWorker("/static/js/probe.js").port;
-const answers = () =>
-	new Promise((done) => {
-		if (!probe) return done(1);
-		probe.onmessage = (e) => done(e.data);
-		probe.postMessage("/healthz");
-	});
-
-async function reconnect() {
-	if (!stream || link || document.hidden) return;
-	link = {};
-	for (let wait = 500; !(await answers()); wait = Math.min(wait * 1.6, 15e3)) {
-		show();
-		await new Promise((done) => setTimeout(done, wait * (1 + Math.random())));
-	}
-	htmx.ajax("GET", `/events?after=${last}`, { source: stream });
-}
-function again() {
-	link = 0;
-	setTimeout(reconnect, 400);
-}
-
-on("htmx:sse:before:connection", (e) => {
-	link = e.detail.connection;
-	// The first is open; later ones are ours.
-	if (link.attempt) e.preventDefault();
-});
-on("htmx:sse:after:connection", () => show(1));
-on("htmx:sse:after:message", ({ detail }) => {
-	last = detail.message.id || last;
-	tick();
-});
-on("htmx:sse:close", again);
-on("visibilitychange", reconnect);
-
+on("htmx:before:request", (e) => lost && e.preventDefault());
 on("htmx:after:request", ({ detail: { ctx } }) => {
-	const ok = ctx.response.status < 400;
-	if (ctx.request.method === "GET") return ok || again();
-	notice.hidden = ok;
-	// Not every click makes an event: fetch all anew.
-	if (ok) link?.reader?.cancel((last = ""));
-	else notice.textContent = JSON.parse(ctx.text).error;
+	if (ctx.request.method === "GET") return;
+	notice.hidden = !ctx.text;
+	// Not every click makes an event.
+	if (!ctx.text) return ask(-1);
+	notice.textContent = JSON.parse(ctx.text).error;
 });
 
-// A key presses what names it: each is a link or button too.
+// A key presses what names it.
 let before = "";
 on("keydown", (e) => {
 	const at = document.activeElement;
@@ -107,10 +75,10 @@ on("keydown", (e) => {
 	if (e.ctrlKey || e.metaKey || e.altKey || at.matches("input,select")) return;
 	const key = before + e.key;
 	before = key === "g" ? key : "";
-	const rows = all("tbody th a,[data-row]");
-	const step = { j: 1, k: -1 }[key];
+	const step = { j: 1, n: 1, k: -1, N: -1 }[key];
+	const rows = all(/n/i.test(key) ? "[data-hit]" : "tbody th a,[data-row]").filter((el) => el.checkVisibility());
 	const el = step
-		? rows[Math.max(0, rows.indexOf(at) + step)]
+		? rows[rows.indexOf(at) + step]
 		: all("[data-key]").find((el) => el.dataset.key === key);
 	if (!el) return;
 	e.preventDefault();

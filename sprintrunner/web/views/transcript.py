@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
+from urllib.parse import urlencode
 
 from ...errors import StoreError
 from ...redact import MARK, redact, secret_values
@@ -97,6 +98,20 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What the address asks for. ``line`` is to be in the window, ``first`` begins it; 0 = the newest.
+
+    ``open`` is ``all`` or ``none`` where every card is to be so, else empty.
+    """
+
+    query: str = ""
+    line: int = 0
+    first: int = 0
+    only: str = ""
+    open: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TranscriptPage:
     """The page. ``trouble`` is a sentence where the transcript cannot be shown."""
 
@@ -112,6 +127,14 @@ class TranscriptPage:
     facts: tuple[tuple[str, str], ...]
     tail: Tail | None
     result: Item | None
+    wish: Wish
+
+    def again(self, open_: str) -> str:
+        """The address of the same parts with all cards open or none; asked for again, as they were."""
+        asked = {"q": self.wish.query, "line": self.wish.line, "first": self.wish.first, "only": self.only}
+        asked["open"] = "" if open_ == self.wish.open else open_
+        kept = urlencode({name: value for name, value in asked.items() if value})
+        return f"/commands/{self.command.line.id}" + (f"?{kept}" if kept else "")
 
     @property
     def older(self) -> int:
@@ -129,16 +152,6 @@ class TranscriptPage:
         return "" if self.result and self.result.part.state == "passed" else self.command.line.why
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the address asks for. ``line`` is to be in the window, ``first`` begins it; 0 = the newest."""
-
-    query: str = ""
-    line: int = 0
-    first: int = 0
-    only: str = ""
-
-
 def transcript_page(reading: Reading, row: CommandRow, wish: Wish) -> TranscriptPage:
     """Read the page of one command."""
     marker = Marker(wish.query)
@@ -149,7 +162,7 @@ def transcript_page(reading: Reading, row: CommandRow, wish: Wish) -> Transcript
     shown = [one for one in items if one.part.state == "failed"] if wish.only == "failures" else items
     return TranscriptPage(
         command=command,
-        rows=rows_of(shown),
+        rows=opened(rows_of(shown), wish.open),
         window=window,
         marker=marker,
         here=tuple(one for one in items if one.hits),
@@ -160,6 +173,7 @@ def transcript_page(reading: Reading, row: CommandRow, wish: Wish) -> Transcript
         facts=(*_spending(row), *_manner(row), *_found_out(window)),
         tail=_tail(row, window, len(items), command.line.running),
         result=next((one for one in reversed(items) if one.part.kind == "result"), None),
+        wish=wish,
     )
 
 
@@ -246,6 +260,17 @@ def rows_of(items: Sequence[Item]) -> tuple[Row, ...]:
         else:
             rows.append(Row(run, False))
     return tuple(rows)
+
+
+def opened(rows: tuple[Row, ...], asked: str) -> tuple[Row, ...]:
+    """The rows with every card open (``all``) or none; as they are where neither is asked for."""
+    if not asked:
+        return rows
+    wide = asked == "all"
+    return tuple(
+        Row(tuple(replace(one, open=wide) for one in row.items), row.folded, row.folded and wide)
+        for row in rows
+    )
 
 
 def _is_quiet(one: Item) -> bool:
