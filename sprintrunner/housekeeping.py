@@ -1,4 +1,4 @@
-"""Keeps the database small and copied: a daily backup, and old events deleted, while no batch runs."""
+"""Keeps the state folder small and copied: a daily backup, and what is old deleted while no batch runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from .errors import SprintRunnerError
+from .retention import Retention
 from .store import Store, newest_backup
 
 log = logging.getLogger(__name__)
@@ -16,8 +17,8 @@ _FIRST_LOOK, _EACH = 3.0, 3600.0
 _DAY_MS = 86_400_000
 #: A batch that never ends must not keep the copy from being made for longer than this, in days.
 _LATEST_BACKUP = 2
-#: Events are kept this long, in days, and of so many batches; batches and commands stay for ever.
-KEEP_DAYS, KEEP_BATCHES = 180, 1000
+#: Between two pieces of deleting, in seconds: others come first.
+_REST = 0.02
 
 
 class Housekeeper:
@@ -25,6 +26,7 @@ class Housekeeper:
 
     def __init__(self, store: Store, state_dir: Path) -> None:
         self._store = store
+        self._state_dir = state_dir
         self._folder = state_dir / "backups"
         self._over = threading.Event()
 
@@ -53,7 +55,10 @@ class Housekeeper:
         if self._due(now, live) and self._store.count_batches():
             log.info("backup written: %s", self._store.backup(self._folder))
         if not live:
-            self._delete_old(now)
+            Retention(self._store, self._state_dir, self._rest).look()
+
+    def _rest(self) -> bool:
+        return not self._over.wait(_REST)
 
     def _due(self, now: int, live: bool) -> bool:
         newest = newest_backup(self._store.path, self._folder)
@@ -62,12 +67,3 @@ class Housekeeper:
         # A clock set back makes none younger than now.
         age = now - min(int(newest.stat().st_mtime * 1000), now)
         return age >= (_LATEST_BACKUP if live else 1) * _DAY_MS
-
-    def _delete_old(self, now: int) -> None:
-        before = now - KEEP_DAYS * _DAY_MS
-        beyond = self._store.batches(1, KEEP_BATCHES)
-        if beyond and beyond[0].ended_at is not None:
-            before = max(before, beyond[0].ended_at + 1)
-        gone = self._store.prune_events(before)
-        if gone:
-            log.info("%d old events deleted", gone)

@@ -1,4 +1,4 @@
-"""The daily backup and the deletion of old events: when they are due, and what they leave alone."""
+"""The daily backup: when it is due, and that the deletion of what is old is left to idle hours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sprintrunner import housekeeping
+from sprintrunner import housekeeping, retention
 from sprintrunner.housekeeping import Housekeeper
 from sprintrunner.store import Store
 
@@ -73,22 +73,15 @@ def test_a_live_batch_puts_the_copy_off_for_a_day_and_no_longer(store: Store) ->
     assert len(backups(store)) == 2
 
 
-def test_events_of_old_batches_go_and_their_rows_stay(store: Store) -> None:
-    old, new = batch(store, days_ago=housekeeping.KEEP_DAYS + 1), batch(store, days_ago=1)
+def test_what_is_old_goes_too(store: Store) -> None:
+    old, new = batch(store, days_ago=retention.KEEP_DAYS + 1), batch(store)
     look(store)
     assert (store.count_events(old), store.count_events(new)) == (0, 1)
-    assert store.count_batches() == 2
-
-
-def test_events_are_kept_of_so_many_batches_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "KEEP_BATCHES", 2)
-    numbers = [batch(store, days_ago=5 - number) for number in range(4)]
-    look(store)
-    assert [store.count_events(number) for number in numbers] == [0, 0, 1, 1]
 
 
 def test_nothing_is_deleted_while_a_batch_is_live(store: Store) -> None:
-    old = batch(store, days_ago=housekeeping.KEEP_DAYS + 1)
+    old = batch(store, days_ago=retention.KEEP_DAYS + 1)
+    batch(store)
     batch(store, "running")
     look(store)
     assert store.count_events(old) == 1

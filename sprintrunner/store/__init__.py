@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .aging import Age
 from .core import Store
 from .opening import DATABASE, StoreDamaged
 from .rows import BatchRow, CommandRow, FindingRow, RoundRow, StoryRow, TaskRow, Totals
@@ -11,6 +12,7 @@ from .writes import Tx
 
 __all__ = [
     "DATABASE",
+    "Age",
     "BatchRow",
     "CommandRow",
     "FindingRow",

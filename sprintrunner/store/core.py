@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from sqlalchemy import exc
 
 from ..errors import StoreError, StoreUnavailable
 from . import connections, opening, schema, upkeep
+from .aging import Age, AgingReads
 from .failures import translate, translated
-from .reads_history import HistoryReads
 from .writes import Tx
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-class Store(HistoryReads):
+class Store(AgingReads):
     """One project's database; safe to use from all threads, and after a fork."""
 
     def __init__(self, path: Path) -> None:
@@ -69,15 +69,35 @@ class Store(HistoryReads):
     def prune_events(self, before: int, chunk: int = 1_000) -> int:
         """Delete the events of batches that ended before ``before`` (ms), a chunk a transaction.
 
-        Batches, stories and commands stay, and so does all that belongs to a live batch. Returns how many.
+        Batches, stories and commands stay, and so does all that belongs to a batch that is live or can be
+        resumed. Returns how many.
         """
         total = 0
-        while True:
-            with self.transaction() as tx:
-                gone = tx.delete_old_events(before, chunk)
+        while gone := self.delete_events(self.old_events(Age(before), chunk)):
             total += gone
-            if gone < chunk:
-                return total
+        return total
+
+    def delete_events(self, ids: Sequence[int]) -> int:
+        """Delete these events in one transaction; return how many there were."""
+        if not ids:
+            return 0
+        with self.transaction() as tx:
+            return tx.delete_events(ids)
+
+    def give_back(self, pages: int) -> None:
+        """Cut up to so many free pages off the file, in one transaction."""
+        with self.transaction() as tx:
+            tx.give_back(pages)
+
+    def rewrite(self) -> None:
+        """Write the whole file anew, so that it can give room back; other writers wait meanwhile."""
+        present = self._connections()
+        with present.lock, translated(), present.writer.connect() as connection:
+            self._check_writable()
+            # Not through the engine's own begin: a VACUUM is no part of a transaction.
+            cursor = connection.connection.cursor()
+            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            cursor.execute("VACUUM")
 
     def _connections(self) -> connections.Connections:
         if self._present.pid != os.getpid():

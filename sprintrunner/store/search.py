@@ -136,6 +136,7 @@ class SearchIndex:
         try:
             with closing(sqlite3.connect(self.path, timeout=5, isolation_level=None)) as connection:
                 self.path.chmod(0o600)
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # heeded by a new file only
                 connection.execute("PRAGMA journal_mode=WAL")
                 # What a power cut takes is read again from the transcripts.
                 connection.execute("PRAGMA synchronous=NORMAL")
@@ -175,6 +176,35 @@ class SearchIndex:
             for name, (first, second) in places.items():
                 connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (name, first, second))
             connection.executemany("DELETE FROM places WHERE name = ?", [(name,) for name in forget])
+
+    def forget(self, kinds: Sequence[str], refs: Iterable[int]) -> None:
+        """Take the texts of these kinds about these events or commands out; all or nothing."""
+        marks = ", ".join("?" for _ in kinds)
+        with self._writing() as connection:
+            for ref in refs:
+                rows = connection.execute(
+                    f"SELECT id, text, kind FROM documents WHERE kind IN ({marks}) AND ref = ?",  # noqa: S608
+                    (*kinds, ref),
+                ).fetchall()
+                # The full-text index keeps no texts of its own: it has to be told what it indexed.
+                connection.executemany(
+                    "INSERT INTO texts (texts, rowid, text, kind) VALUES ('delete', ?, ?, ?)", rows
+                )
+                connection.executemany("DELETE FROM documents WHERE id = ?", [(row[0],) for row in rows])
+
+    def free_pages(self) -> int:
+        """How many pages of the file hold nothing and can be given back; 0 where it cannot shrink."""
+        with self._reading() as connection:
+            (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+            (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        return int(free) if mode else 0
+
+    def give_back(self, pages: int) -> None:
+        """Cut up to so many free pages off the file."""
+        with self._writing() as connection:
+            # One at a time: the driver takes a single step of a statement that has no columns.
+            for _ in range(pages):
+                connection.execute("PRAGMA incremental_vacuum(1)")
 
     def place(self, name: str) -> tuple[int, int]:
         """How far a source was read; zeros for one that was not begun."""

@@ -237,10 +237,12 @@ class Tx:
         for statement in _PROBE:
             self._run(sa.text(statement))
 
-    def delete_old_events(self, before: int, most: int) -> int:
-        """Delete up to ``most`` events of batches that ended before ``before`` (ms); return how many."""
-        ended = sa.select(schema.batches.c.id).where(
-            schema.batches.c.ended_at < before, schema.batches.c.status != "running"
-        )
-        old = sa.select(schema.events.c.id).where(schema.events.c.batch_id.in_(ended)).limit(most)
-        return self._run(schema.events.delete().where(schema.events.c.id.in_(old))).rowcount
+    def delete_events(self, ids: Sequence[int]) -> int:
+        """Delete these events; return how many there were."""
+        return self._run(schema.events.delete().where(schema.events.c.id.in_(list(ids)))).rowcount
+
+    def give_back(self, pages: int) -> None:
+        """Cut up to so many free pages off the file."""
+        # One at a time: the driver takes a single step of a statement that has no columns.
+        for _ in range(pages):
+            self._run(sa.text("PRAGMA incremental_vacuum(1)"))

@@ -80,6 +80,8 @@ def transcript(command_id: str) -> Response:
         abort(404, f"Command {command_id} has no transcript.")
     # Only the file's own name counts: the column can never lead out of the folder.
     path = ours.state_dir / "transcripts" / Path(row.transcript).name
+    if not path.is_file():
+        abort(404, f"The transcript of command {command_id} is no longer kept.")
     raw, _ = read_regular(path, _TRANSCRIPT_LIMIT, path.parent, NotFound)
     text = redact(raw.decode("utf-8", "replace"), secret_values(ours.environ))
     return Response(text, mimetype="text/plain")
