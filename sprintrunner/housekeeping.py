@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-from .errors import SprintRunnerError
+from .errors import SprintRunnerError, StoreError
+from .events import EventType
 from .retention import Retention
 from .store import Store, newest_backup
 
@@ -29,6 +31,7 @@ class Housekeeper:
         self._state_dir = state_dir
         self._folder = state_dir / "backups"
         self._over = threading.Event()
+        self._said = ""
 
     def start(self) -> None:
         """Begin; once."""
@@ -44,9 +47,18 @@ class Housekeeper:
         while not self._over.wait(wait):
             try:
                 self.look()
-            except (SprintRunnerError, OSError):
+            except (SprintRunnerError, OSError) as error:
+                self._tell(error)
                 log.exception("the database could not be backed up or tidied; tried again in an hour")
             wait = _EACH
+
+    def _tell(self, error: Exception) -> None:
+        """Say on the pages what needs a person, once; the log alone is read by nobody."""
+        said = error.sentence if isinstance(error, SprintRunnerError) else f"{error}."
+        if said != self._said:
+            self._said = said
+            with suppress(StoreError), self._store.transaction() as tx:
+                tx.append(EventType.ERROR, {"type": "housekeeping", "message": said})
 
     def look(self) -> None:
         """Back up what is due; delete what is old."""

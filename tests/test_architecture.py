@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "git": {"gitlock"},
     "gitlock": set(),
     "peers": {"process"},
-    "housekeeping": {"retention", "store"},
+    "housekeeping": {"events", "retention", "store"},
     "retention": {"store"},
     "shim": set(),
     "process": {"shim"},

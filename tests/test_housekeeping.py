@@ -100,3 +100,23 @@ def test_it_works_in_a_thread_of_its_own_and_can_be_stopped_twice(
     keeper.stop()
     keeper.stop()
     assert backups(store)
+
+
+def test_trouble_with_the_copy_is_told_on_the_pages_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_FIRST_LOOK", 0.01)
+    monkeypatch.setattr(housekeeping, "_EACH", 0.01)
+    batch(store)
+    (store.path.parent / "backups").write_text("in the way")
+    keeper = Housekeeper(store, store.path.parent)
+    looks: list[float] = []
+    look = keeper.look
+    monkeypatch.setattr(keeper, "look", lambda: (looks.append(0), look()))
+    keeper.start()
+    limit = time.monotonic() + 10
+    while len(looks) < 4 and time.monotonic() < limit:
+        time.sleep(0.01)
+    keeper.stop()
+    told = [event for event in store.last_events(50) if event.type == "error"]
+    assert len(told) == 1 and "backups" in str(told[0].payload["message"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import resource
 import signal
@@ -294,6 +295,48 @@ def test_a_damaged_database_is_moved_aside_and_the_last_backup_restored(tmp_path
     store = Store.open(path)
     assert store.count_events() == 10
     store.close()
+
+
+def test_what_a_short_look_misses_is_found_by_the_backup_and_mended_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sprint-runner.db"
+    filled(path, 20_000)
+    store = Store.open(path)
+    store.backup(tmp_path / "backups")
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 4096)
+    monkeypatch.setattr(opening, "_LOOK", 0.0)
+    store = Store.open(path)
+    with pytest.raises(StoreUnavailable, match="Restart Sprint Runner"):
+        store.backup(tmp_path / "backups")
+    store.close()
+    assert len(list((tmp_path / "backups").iterdir())) == 1
+    said = mend(path)
+    assert said is not None and "was restored" in said
+    opening.prepare(path)
+    assert not list(tmp_path.glob("*.doubted"))
+
+
+def test_half_a_copy_is_swept_away(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    (folder / "sprint-runner-1.part").write_text("half")
+    copy = store.backup(folder)
+    assert list(folder.iterdir()) == [copy]
+
+
+def test_copies_made_before_migrations_do_not_fill_the_disk(tmp_path: Path, repository: Path) -> None:
+    path = tmp_path / "sprint-runner.db"
+    stored = repository / "tests" / "data" / "databases" / "0001.db.gz"
+    for number in range(9):
+        (tmp_path / f"{path.name}.before-0002-0001-{10**18 + number}").touch()
+    path.write_bytes(gzip.decompress(stored.read_bytes()))
+    opening.prepare(path)
+    copies = sorted(tmp_path.glob("*.before-*"), key=lambda one: one.stat().st_size)
+    assert len(copies) == 7 and copies[-1].stat().st_size > 4096
 
 
 def test_a_damaged_database_without_a_backup_starts_empty_and_says_so(tmp_path: Path) -> None:

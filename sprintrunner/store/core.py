@@ -15,10 +15,16 @@ from sqlalchemy import exc
 from ..errors import StoreError, StoreUnavailable
 from . import connections, opening, schema, upkeep
 from .aging import Age, AgingReads
-from .failures import translate, translated
+from .failures import is_damage, translate, translated
 from .writes import Tx
 
 log = logging.getLogger(__name__)
+
+
+DAMAGED = (
+    "The database is damaged: it could not be backed up. Restart Sprint Runner between two batches: it moves"
+    " the file aside and restores the newest backup."
+)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -61,10 +67,19 @@ class Store(AgingReads):
         self._listeners = (*self._listeners, wake)
 
     def backup(self, folder: Path, keep: int = upkeep.KEEP) -> Path:
-        """Write a consistent copy into ``folder``, keep the newest ``keep``; safe while others write."""
+        """Write a consistent copy into ``folder``, keep the newest ``keep``; safe while others write.
+
+        It reads all of the file: what it finds damaged is looked at again by the next start.
+        """
         self._check_file()
-        with translated():
-            return upkeep.back_up(self.path, folder, keep)
+        try:
+            with translated():
+                return upkeep.back_up(self.path, folder, keep)
+        except StoreUnavailable as error:
+            if is_damage(error.__cause__):
+                opening.doubt(self.path)
+                raise StoreUnavailable(DAMAGED) from error
+            raise
 
     def prune_events(self, before: int, chunk: int = 1_000) -> int:
         """Delete the events of batches that ended before ``before`` (ms), a chunk a transaction.

@@ -36,6 +36,11 @@ def _family(error: BaseException | None) -> str:
     return "_".join(code_of(error).split("_")[:2])
 
 
+def is_damage(error: BaseException | None) -> bool:
+    """Whether it says that the file is damaged."""
+    return _family(error) in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
 def sentence_of(error: BaseException | None) -> str:
     """What went wrong, for a person."""
     return _SENTENCES.get(_family(error)) or f"The database refused: {error}."

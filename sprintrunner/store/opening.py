@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,11 @@ from .schema import HEAD
 DATABASE = "sprint-runner.db"
 #: STRICT tables came with it.
 OLDEST_SQLITE = (3, 37, 0)
+#: Longest look at the whole file at a start, in seconds; 150 MB take about half of it.
+_LOOK = 0.5
+_DOUBTED = ".doubted"
+#: Copies made before a migration that are kept.
+_COPIES = 7
 _MIGRATIONS = Path(__file__).with_name("migrations")
 #: File systems on which SQLite's locks cannot be relied upon.
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph"})
@@ -106,19 +112,53 @@ def _version(connection: sqlite3.Connection) -> str | None:
     return str(row[0]) if row else None
 
 
-def _check_whole(connection: sqlite3.Connection) -> None:
-    told = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if told is None or told[0] != "ok":
+def doubt(path: Path) -> None:
+    """Have the next start look at the whole file, however long that takes."""
+    path.with_name(path.name + _DOUBTED).touch(mode=0o600)
+
+
+def settle(path: Path) -> None:
+    """The file was looked at as a whole, or is gone."""
+    path.with_name(path.name + _DOUBTED).unlink(missing_ok=True)
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreDamaged for a damaged file; a large one is looked at in part, unless it is in doubt."""
+    doubted = path.with_name(path.name + _DOUBTED)
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        connection.interrupt()
+
+    timer = threading.Timer(_LOOK, end)
+    if not doubted.exists():
+        timer.start()
+    try:
+        told = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        if not over.is_set():
+            raise
+    finally:
+        timer.cancel()
+    # What a check says that was cut short may be wrong.
+    if over.is_set():
+        log.info("%s is large: checked in part at the start, as a whole by the daily backup", path)
+    elif told is None or told[0] != "ok":
         raise StoreDamaged(str(told[0]).rsplit("\n", 1)[-1] if told else "")
+    else:
+        settle(path)
 
 
 def _inspect(path: Path) -> str | None:
     """Look at the file without changing it; return its version."""
     address = f"file:{quote(str(path))}?mode=ro"
     try:
-        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_MS / 1000)) as connection:
+        # Another thread interrupts it, see _check_whole.
+        opened = sqlite3.connect(address, uri=True, timeout=BUSY_MS / 1000, check_same_thread=False)
+        with closing(opened) as connection:
             version = _version(connection)
-            _check_whole(connection)
+            _check_whole(connection, path)
             return version
     except sqlite3.Error as error:
         raise _damaged(path, error) from error
@@ -174,6 +214,10 @@ def _keep_copy(connection: sa.Connection, path: Path, version: str) -> None:
     copy = path.with_name(f"{path.name}.before-{HEAD}-{version}-{time.time_ns()}")
     connection.connection.cursor().execute("VACUUM INTO ?", (str(copy),))
     copy.chmod(0o600)
+    # By their time: a migration that fails at each start would fill the disk.
+    copies = sorted(path.parent.glob(f"{path.name}.before-*"), key=lambda one: one.name.rpartition("-")[2])
+    for old in copies[:-_COPIES]:
+        old.unlink(missing_ok=True)
 
 
 def _bring_up_to_date(path: Path, version: str | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from . import opening
 from .opening import StoreDamaged, prepare
 
 #: How many backups are kept.
@@ -34,9 +35,16 @@ def back_up(path: Path, folder: Path, keep: int = KEEP) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     copy = folder / f"{path.stem}-{time.time_ns()}.db"
     part = copy.with_suffix(".part")
+    # What a kill or a full disk left of an earlier copy would add up.
+    for half in folder.glob(f"{path.stem}-*.part"):
+        half.unlink(missing_ok=True)
     # The copy is made by SQLite: opening the file in any other way would drop our own locks on it.
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
-        connection.execute("VACUUM INTO ?", (str(part),))
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
+            connection.execute("VACUUM INTO ?", (str(part),))
+    except sqlite3.Error:
+        part.unlink(missing_ok=True)
+        raise
     part.chmod(0o600)
     part.replace(copy)
     for old in backups(path, folder)[max(keep, 1) :]:
@@ -68,6 +76,7 @@ def set_aside(path: Path) -> Path:
     """Rename a damaged database and its side files; return the new name of the database."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     aside = path.with_name(f"{path.name}.damaged-{stamp}-{os.getpid()}")
+    opening.settle(path)
     for ending in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
