@@ -101,7 +101,7 @@ def _is_progress(event: Event) -> bool:
 
 def _slot(reading: Reading, name: str) -> str:
     slot = dashboard.BY_NAME[name]
-    return oob(slot.name, render(slot.partial, **{slot.variable: slot.read(reading)}))
+    return oob(slot.name, render(slot.partial, **{slot.variable: reading.once(slot.read)}))
 
 
 def _cards(reading: Reading, events: Iterable[Event]) -> Iterable[str]:

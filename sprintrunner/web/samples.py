@@ -346,7 +346,7 @@ def _board() -> Iterable[Sample]:
     running = board.Story(
         "2a-9-x", looks.of("story", "in-progress"), "in-progress", None, "dev-story", NOW - 9_000
     )
-    card = board.EpicCard("p-b", "2a", "Invoices", _SEGMENTS, 2, 9.10, (*stories, running), 2, NOW)
+    card = board.EpicCard("p-b", "2a", "Invoices", _SEGMENTS, 2, 9.10, (*stories, running), 2, NOW, False)
     yield Sample("board_epic.html", "in progress", {"card": card}, "board-card")
     columns = (board.Column("Backlog", 0, ()), board.Column("In progress", 8, (replace(card, slot="p-b2"),)))
     yield Sample("board.html", "two columns", {"board": board.EpicBoard("board", columns)}, "board")

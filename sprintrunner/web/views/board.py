@@ -12,8 +12,9 @@ from .looks import Look
 from .plan import Segment
 from .reading import Reading, by_story, keys_of
 
-#: Stories of an epic that stand open; a finished epic of a long sprint shows its heading only.
-MOST_STORIES, FOLD_ABOVE = 12, 60
+#: Stories of an epic that stand open. A sprint with more stories than FOLD_ABOVE shows MOST_LISTED of them in
+#: all, of finished epics none, and one bar for the segments of an epic: the page stays under 100 KB.
+MOST_STORIES, FOLD_ABOVE, MOST_LISTED = 12, 60, 10
 
 _COLUMNS = (("Backlog", "backlog"), ("In progress", "in-progress"), ("Done", "done"))
 
@@ -43,6 +44,7 @@ class EpicCard:
     stories: tuple[Story, ...]
     hidden: int
     now: int
+    folds: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,19 @@ def board(reading: Reading, wanted: Wanted = WHOLE) -> EpicBoard:
     """Read the board, limited to one epic or to stories with failures where that is asked for."""
     costs = _costs(reading)
     columns: dict[str, list[tuple[EpicCard, int]]] = {slug: [] for _, slug in _COLUMNS}
-    for epic, entries in by_epic(reading.entries).items():
+    left = MOST_LISTED if len(reading.entries) > FOLD_ABOVE and not wanted.epic else len(reading.entries)
+    placed = (
+        (epic, entries, _column(reading, entries)) for epic, entries in by_epic(reading.entries).items()
+    )
+    # What is in progress first: where not all stories can be listed, these are.
+    for epic, entries, slug in sorted(placed, key=lambda one: one[2] != "in-progress"):
         if wanted.epic and wanted.epic != epic:
             continue
         listed = [e for e in entries if not wanted.failures or reading.status_of(e) is StoryStatus.BLOCKED]
         if listed:
-            columns[_column(reading, entries)].append((_card(reading, epic, listed, costs), len(listed)))
+            card = _card(reading, epic, listed, costs, left)
+            left -= len(card.stories)
+            columns[slug].append((card, len(listed)))
     return EpicBoard(
         "board" if wanted == WHOLE else words.slot("board", wanted),
         tuple(
@@ -103,11 +112,13 @@ def _costs(reading: Reading) -> dict[str, float]:
     return found
 
 
-def _card(reading: Reading, epic: str, entries: Sequence[Entry], costs: dict[str, float]) -> EpicCard:
+def _card(
+    reading: Reading, epic: str, entries: Sequence[Entry], costs: dict[str, float], left: int
+) -> EpicCard:
     statuses = [reading.status_of(entry) for entry in entries]
     done = statuses.count(StoryStatus.DONE)
-    calm = len(reading.entries) > FOLD_ABOVE and done == len(entries)
-    shown = entries[: 0 if calm else MOST_STORIES]
+    folds = len(reading.entries) > FOLD_ABOVE
+    shown = entries[: 0 if folds and done == len(entries) else min(left, MOST_STORIES)]
     told = [costs[entry.key] for entry in entries if entry.key in costs]
     return EpicCard(
         slot=words.slot("b", epic),
@@ -119,6 +130,7 @@ def _card(reading: Reading, epic: str, entries: Sequence[Entry], costs: dict[str
         stories=tuple(_story(reading, entry, costs) for entry in shown),
         hidden=len(entries) - len(shown),
         now=reading.now,
+        folds=folds,
     )
 
 

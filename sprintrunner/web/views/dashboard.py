@@ -42,7 +42,7 @@ BY_NAME = {slot.name: slot for slot in SLOTS}
 
 def values(reading: Reading, wanted: grid.Wanted = grid.ALL) -> dict[str, Any]:
     """All that the dashboard page shows, by the variable each partial reads."""
-    bar = verdict.bar(reading)
+    bar = reading.once(verdict.bar)
     made = {
         slot.variable: slot.read(reading) for slot in SLOTS if slot.variable not in ("bar", "last", "grid")
     }

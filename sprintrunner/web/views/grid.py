@@ -17,13 +17,13 @@ from .reading import Reading, Share, by_story, took
 
 #: A sprint with more stories folds epics that have nothing open or blocked, and shows at most so many rows:
 #: the page stays under 100 KB.
-FOLD_ABOVE, MOST_ROWS = 60, 30
+FOLD_ABOVE, MOST_ROWS = 60, 14
 
 #: More attempts than this are shown as three ticks and the number.
 MOST_TICKS = 5
 
 #: The stories of the newest batch whose cells open a menu; for more of them the page would grow too large.
-MOST_MENUS = 10
+MOST_MENUS, MOST_MENUS_FOLDED = 10, 5
 
 _SPEC = (Command.CREATE_TECH_SPEC, Command.TECH_SPEC_REVIEW)
 _TICKS: Mapping[CommandStatus, str] = {
@@ -130,7 +130,8 @@ class Board:
         self.reading = reading
         self._shares: dict[int, dict[str, list[Share]]] = {}
         self._longest: dict[str, int] | None = None
-        self._menus = {row.story_key for row in reading.batch_stories[-MOST_MENUS:]}
+        most = MOST_MENUS if len(reading.entries) <= FOLD_ABOVE else MOST_MENUS_FOLDED
+        self._menus = {row.story_key for row in reading.batch_stories[-most:]}
 
     def shares(self, key: str) -> list[Share]:
         """The commands of a story in the batch that last worked on it."""

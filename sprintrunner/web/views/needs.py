@@ -13,7 +13,7 @@ from .handled import Handled, handled
 from .reading import Reading, keys_of
 
 #: Rows that stand open; the rest folds, and what is beyond the fold is only counted.
-MOST_OPEN, MOST_FOLDED = 5, 20
+MOST_OPEN, MOST_FOLDED = 5, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,11 @@ def attention(reading: Reading) -> tuple[Item, ...]:
 
 
 def _attention(reading: Reading) -> tuple[Item, ...]:
-    blocked = [item for entry in reading.entries if (item := _blocked(reading, entry))]
+    blocked: list[Item] = []
+    for entry in reading.entries:
+        # What is only counted is not looked up: each may lie in a batch of its own.
+        if item := _blocked(reading, entry, len(blocked) < MOST_OPEN + MOST_FOLDED):
+            blocked.append(item)
     drifted = [_drift(drift) for drift in drifts(reading)]
     return (*_database(reading), *blocked, *_interrupted(reading), *_status_file(reading), *drifted)
 
@@ -83,14 +87,14 @@ def _database(reading: Reading) -> tuple[Item, ...]:
     )
 
 
-def _blocked(reading: Reading, entry: Entry) -> Item | None:
+def _blocked(reading: Reading, entry: Entry, shown: bool) -> Item | None:
     if reading.status_of(entry) is not StoryStatus.BLOCKED:
         return None
     record = reading.records.get(entry.key)
     recorded = record if record and record.status == StoryStatus.BLOCKED else None
     if recorded and recorded.acknowledged:
         return None
-    last = _last_command(reading, recorded) if recorded else None
+    last = _last_command(reading, recorded) if recorded and shown else None
     why = (recorded.reason if recorded else "") or "The status file says blocked and no batch recorded why."
     return Item(
         id=words.slot("need", entry.key),

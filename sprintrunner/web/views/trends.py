@@ -13,7 +13,7 @@ from .night import Tick
 from .reading import Reading
 
 #: Newest batches that the page looks at.
-BATCHES = 200
+BATCHES = 100
 #: The width and height in which the line of done stories is drawn; it is stretched to its place.
 WIDE, HIGH = 1000, 300
 _MOST_TICKS = 6
