@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
 
 #: What stands where a secret was.
 MARK = "[redacted]"
@@ -24,7 +27,15 @@ _PLAIN_VALUE = re.compile(r"(?:true|false|yes|no|none|null|[\d.]+|/[\w./-]+)", r
 # Each pattern with the literals one of which its match must contain: a substring search is far cheaper, and
 # most text has none of them. All repetitions are bounded, so that no text makes them slow.
 _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
-    (("sk-",), re.compile(r"\bsk-(?:ant-|proj-|svcacct-|admin-|or-)?[A-Za-z0-9_-]{16,512}"), MARK),
+    (
+        ("sk-",),
+        # Words joined by hyphens are no key: "sk-translations-of-the-site" names a story.
+        re.compile(
+            r"\bsk-(?:ant-[A-Za-z0-9_-]{16,512}|[A-Za-z0-9]{20,512}[A-Za-z0-9_-]{0,512}"
+            r"|(?=[A-Za-z0-9_-]{0,512}[A-Z])(?=[A-Za-z0-9_-]{0,512}[0-9])[A-Za-z0-9_-]{16,512})"
+        ),
+        MARK,
+    ),
     (("gh", "github_pat_"), re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,255}|github_pat_\w{22,255})"), MARK),
     (("glpat-",), re.compile(r"\bglpat-[\w-]{16,255}"), MARK),
     (("AKIA", "ASIA"), re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MARK),
@@ -66,6 +77,8 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
 _ASSIGNED = re.compile(
     r"\b([A-Z][A-Z0-9_]{0,60}(?:TOKEN|SECRET|PASSWORD|API_?KEY|PRIVATE_KEY)=[\"']?)[^\s\"'\\$(){}]{8,512}"
 )
+#: An escape that a writer of JSON may choose and need not.
+_ESCAPED = re.compile(r"\\u00[2-7]|\\/")
 _BEGIN = "-----BEGIN "
 _BEGIN_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _END_KEY = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -89,17 +102,65 @@ def redact(text: str, env_values: Iterable[str] = ()) -> str:
     for value in sorted(env_values, key=len, reverse=True):
         if len(value) < _SHORTEST:
             continue
-        text = text.replace(value, MARK)
-        # Transcripts are JSON lines, in which quotes and backslashes stand escaped.
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        if escaped != value:
-            text = text.replace(escaped, MARK)
+        for form in _forms(value):
+            text = text.replace(form, MARK)
+        text = _without_edges(text, value)
     if _BEGIN in text:
         text = _without_keys(text)
     for literals, pattern, mark in _SHAPES:
         if any(literal in text for literal in literals):
             text = pattern.sub(mark, text)
     return _ASSIGNED.sub(rf"\1{MARK}", text) if "=" in text else text
+
+
+def redact_lines(text: str, env_values: Iterable[str] = ()) -> str:
+    """The same for JSON lines, in which a secret may stand escaped in ways that no pattern expects."""
+    values = tuple(env_values)
+    return "".join(_redact_line(line, values) for line in text.splitlines(keepends=True))
+
+
+def _redact_line(line: str, values: tuple[str, ...]) -> str:
+    line = redact(line, values)
+    if not _ESCAPED.search(line):
+        return line
+    try:
+        made = json.loads(line)
+        clean = redact_json(made, values)
+    except (ValueError, RecursionError):
+        return line
+    # As it was, wherever nothing is hidden in it.
+    return line if clean == made else json.dumps(clean, ensure_ascii=False) + "\n"
+
+
+def redact_json(value: Any, env_values: Iterable[str] = ()) -> Any:
+    """A decoded JSON value with every text and name in it redacted; RecursionError for a very deep one."""
+    if isinstance(value, str):
+        return redact(value, env_values)
+    if isinstance(value, dict):
+        return {redact(str(key), env_values): redact_json(item, env_values) for key, item in value.items()}
+    return [redact_json(item, env_values) for item in value] if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=256)
+def _forms(value: str) -> tuple[str, ...]:
+    """A value as it is, and as JSON of several makers and CSV write it; the longest first."""
+    written = (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
+    forms = {value, value.replace('"', '""'), *written, *(form.replace("/", "\\/") for form in written)}
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _without_edges(text: str, value: str) -> str:
+    """The text without the part of a value that was left where something cut it: at its ends."""
+    size = len(value)
+    tail = text[-size:]
+    at = tail.rfind(value[:_SHORTEST])
+    if at >= 0 and value.startswith(tail[at:].rstrip("…")):
+        text = text[: len(text) - len(tail) + at] + MARK
+    head = text[:size]
+    at = head.find(value[-_SHORTEST:]) + _SHORTEST
+    if at >= _SHORTEST and value.endswith(head[:at].lstrip("…")):
+        text = MARK + text[at:]
+    return text
 
 
 def _without_keys(text: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .housekeeping import Housekeeper
 from .indexing import Indexer
 from .orchestrator import MAX_RESUMES, House, Orchestrator, changed_by_us, has_moved
 from .project import Project
+from .redact import redact, secret_values
 from .settings import Layers
 from .sprint import BatchState, BatchStatus
 from .store import DATABASE, BatchRow, Store, StoreDamaged, mend
@@ -62,7 +64,10 @@ class Runtime:
         project = projects.load(root)
         state_dir = projects.state_dir(project.root)
         settings.load(project.root, state_dir, os.environ, overrides or {})
-        return cls(project, state_dir, _open_store(state_dir), overrides or {})
+        store = _open_store(state_dir)
+        # At the door of the database as well: nobody who writes to it has to think of that.
+        store.scrub = partial(redact, env_values=secret_values(os.environ))
+        return cls(project, state_dir, store, overrides or {})
 
     def start(self, where: str = "a terminal", resume: bool = False) -> None:
         """Hold the project, put a crashed life in order, start the orchestrator.

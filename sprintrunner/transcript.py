@@ -272,8 +272,13 @@ def read(
             if whole or len(reader.parts) >= _FEW_PARTS or size >= _WIDEST:
                 break
             size *= 4
-    parts = tuple(part if live or part.state != "running" else _unanswered(part) for part in reader.parts)
-    return Window(parts, begin, end, total)
+    parts = (part if live or part.state != "running" else _unanswered(part) for part in reader.parts)
+    return Window(tuple(_cleaned(part, clean) for part in parts), begin, end, total)
+
+
+def _cleaned(part: Part, clean: Clean) -> Part:
+    """Once more, decoded and joined: a line may hold a secret escaped, or one half of it."""
+    return replace(part, title=clean(part.title), what=clean(part.what), body=part.body.cleaned(clean))
 
 
 def _unanswered(part: Part) -> Part:
@@ -310,13 +315,13 @@ def portions(
             offset, line, held = offset + len(raw), line + 1, held + len(raw)
             reader.feed(line, clean(raw.decode("utf-8", "replace")).encode("utf-8"))
             if not reader.open or len(reader.parts) >= _MOST_PARTS:
-                safe = Portion(tuple(reader.parts), offset, line)
+                safe = Portion(tuple(_cleaned(part, clean) for part in reader.parts), offset, line)
                 if held > _CHUNK or len(reader.parts) >= _FEW_PARTS:
                     yield safe
                     reader.parts.clear()
                     reader.open.clear()
                     held, safe = 0, Portion((), offset, line)
-        yield Portion(tuple(reader.parts), offset, line) if final else safe
+        yield Portion(tuple(_cleaned(part, clean) for part in reader.parts), offset, line) if final else safe
 
 
 @dataclass(frozen=True, slots=True)

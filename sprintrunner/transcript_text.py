@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,11 @@ class Body:
     def texts(self) -> tuple[str, ...]:
         """All of it as plain texts."""
         return (self.text, "\n".join(line for _, line in self.diff), self.output)
+
+    def cleaned(self, clean: Callable[[str], str]) -> Body:
+        """The same with ``clean`` applied to each text."""
+        diff = tuple((sign, clean(line)) for sign, line in self.diff)
+        return replace(self, text=clean(self.text), output=clean(self.output), diff=diff)
 
     def __bool__(self) -> bool:
         return bool(self.text or self.output or self.diff)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sprintrunner.redact import MARK, redact, secret_values
+from sprintrunner.redact import MARK, redact, redact_lines, secret_values
 
 # Put together here, so that no scanner takes this file for a leak.
 _BODY = "Ab1" * 16
@@ -61,6 +61,7 @@ def test_a_private_key_goes_as_a_whole_and_one_cut_off_as_far_as_it_reaches(newl
     "text",
     [
         "task-123 sk-learn ask-me-anything-about-it",
+        "4-1-sk-translations-of-the-whole-site",
         "see https://example.org:8080/path@v2 and a@b.org",
         "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----",
         "MAX_TOKENS=4096 and token = load()",
@@ -91,6 +92,30 @@ def test_values_of_secret_variables_are_found_by_name_and_replaced_also_when_esc
 
 def test_a_value_inside_a_longer_one_does_not_leave_a_rest() -> None:
     assert redact("x longsecretvalue y", ["longsecret", "longsecretvalue"]) == f"x {MARK} y"
+
+
+def test_a_value_is_found_in_every_way_a_program_may_write_it() -> None:
+    value = 'pass/wörd"word\\end'
+    written = [json.dumps({"a": value}), json.dumps({"a": value}, ensure_ascii=False)]
+    written += [written[0].replace("/", "\\/"), 'a,"' + value.replace('"', '""') + '"']
+    for text in written:
+        assert "word" not in redact(text, [value]), text
+
+
+def test_what_was_cut_through_the_middle_of_a_value_shows_no_part_of_it() -> None:
+    value = "correct-horse-battery-staple"
+    assert redact(f"running curl -u {value[:19]}…", [value]) == f"running curl -u {MARK}"
+    assert redact(f"running curl -u {value[:19]}", [value]) == f"running curl -u {MARK}"
+    assert redact(f"{value[9:]} was refused", [value]) == f"{MARK} was refused"
+    assert redact("correct-horses are correct", [value]) == "correct-horses are correct"
+
+
+def test_lines_of_json_are_redacted_as_they_read_and_kept_as_they_are_otherwise() -> None:
+    hidden = '{"a": ["\\u0067hp_' + _BODY[:36] + '"], "b\\/c": 1}\n'
+    plain = '{"a":   "\\u0061 word", "n": 1e3}\nnot \\u0061 json\n{"cut": "\\u0061'
+    text = redact_lines(hidden + plain)
+    assert text.endswith(plain)
+    assert json.loads(text.splitlines()[0]) == {"a": [MARK], "b/c": 1}
 
 
 @pytest.mark.parametrize(

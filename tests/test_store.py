@@ -477,3 +477,25 @@ def test_no_other_module_opens_the_database(repository: Path) -> None:
         if "store" not in source.relative_to(package).parts:
             text = source.read_text(encoding="utf-8")
             assert "sqlite3.connect" not in text and "create_engine" not in text, source
+
+
+def test_what_must_not_be_stored_is_taken_out_at_the_door(store: Store) -> None:
+    store.scrub = lambda text: text.replace("s3cret", "[x]")
+    with store.transaction() as tx:
+        batch = tx.insert_batch(branch="s3cret", reason="the s3cret")
+        story = tx.insert_story(
+            batch_id=batch, story_key="s3cret", status="backlog", evidence={"s3cret": ["a s3cret"]}
+        )
+        for _ in range(2):
+            tx.upsert_finding(story, "id s3cret", severity="LOW", title="t s3cret")
+        warning = {"batch_id": batch, "warning": "w s3cret", "more": [{"s3cret": "s3cret"}]}
+        event = tx.append("batch:warning", {**warning, "story_key": "s3cret"})
+    row, found = store.batch(batch), store.story(story)
+    assert row is not None and found is not None
+    # Names are compared with the outside, and stay as they are.
+    assert (row.branch, row.reason, found.story_key) == ("s3cret", "the [x]", "s3cret")
+    assert found.evidence == {"[x]": ["a [x]"]}
+    assert [(one.identity, one.title) for one in store.findings(story)] == [("id [x]", "t [x]")]
+    payload = store.events_after(event - 1)[0].payload
+    assert payload["warning"] == "w [x]" and payload["more"] == [{"[x]": "[x]"}]
+    assert payload["story_key"] == "s3cret"

@@ -41,6 +41,8 @@ class Store(AgingReads):
         self._present = connections.Connections(path)
         self._file = _identity(path)
         self._writing: int | None = None
+        #: Takes out of every text what must not be stored; see redact.
+        self.scrub: Callable[[str], str] = str
         #: Why the last write was not taken, empty since one was.
         self.trouble = ""
         #: What was done to the file before it was opened, for a person to read.
@@ -199,7 +201,7 @@ class Store(AgingReads):
             with connection:
                 try:
                     connection.begin()
-                    tx = Tx(connection)
+                    tx = Tx(connection, self.scrub)
                     yield tx
                     self._finish(connection, tx)
                 except exc.OperationalError:

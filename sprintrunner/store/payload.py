@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .schema import PAYLOAD_LIMIT
@@ -53,6 +53,19 @@ def plain(value: Any, longest: int = _WHOLE, most: int = _WHOLE, depth: int = 0)
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item, longest, most, depth + 1) for item in list(value)[:most]]
     return _fit(str(value), longest)
+
+
+def scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
+    """``value``, reduced to what JSON knows, with ``scrub`` applied to every text and name in it."""
+    return _scrub(plain(value), scrub)
+
+
+def _scrub(value: Any, scrub: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {scrub(name): _scrub(item, scrub) for name, item in value.items()}
+    return [_scrub(item, scrub) for item in value] if isinstance(value, list) else value
 
 
 def encode(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,9 +14,25 @@ from ..errors import InvalidEvent, InvalidStatus, StoreError
 from ..sprint import story_status
 from . import schema
 from .failures import translate
-from .payload import clean, encode, encode_capped
+from .payload import clean, encode, encode_capped, scrubbed
 
 _LARGEST = 2**63 - 1
+#: Columns with words of agents, files and people; all others are ours, or are compared with the outside.
+_TOLD = frozenset(
+    {
+        "reason",
+        "title",
+        "file",
+        "output_summary",
+        "verdict",
+        "evidence",
+        "stderr_tail",
+        "last_action",
+        "current_task",
+    }
+)
+#: Keys of a payload that name a story or a command, and never hold anything else.
+_NAMES = frozenset({"story_key", "story_keys", "epic_id", "command"})
 # What a rollback undoes never reaches the disk, hence the write of a number that is there already.
 _PROBE = (
     "SAVEPOINT probe",
@@ -110,8 +126,9 @@ def _columns_of(payload: Mapping[str, Any]) -> dict[str, str | None]:
 class Tx:
     """One open transaction. Any refusal spoils it as a whole: nothing of it is kept."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, scrub: Callable[[str], str]) -> None:
         self._connection = connection
+        self._scrub = scrub
         self.failure: Exception | None = None
         self.appended = 0
 
@@ -125,8 +142,9 @@ class Tx:
             raise self.failure from error
 
     def _checked(self, table: sa.Table, columns: Mapping[str, Any]) -> dict[str, Any]:
+        told = {name: scrubbed(value, self._scrub) for name, value in columns.items() if name in _TOLD}
         try:
-            return checked(table, columns)
+            return checked(table, {**columns, **told})
         except (StoreError, InvalidStatus) as error:
             self.failure = error
             raise
@@ -175,7 +193,7 @@ class Tx:
 
     def upsert_finding(self, story_id: int, identity: str, **columns: Any) -> int:
         """Insert the finding or change the one of this identity; return its id."""
-        table = schema.findings
+        table, identity = schema.findings, self._scrub(identity)
         wanted = (table.c.story_id == story_id) & (table.c.identity == clean(identity))
         found = self._run(sa.select(table.c.id).where(wanted)).scalar()
         if found is None:
@@ -211,6 +229,9 @@ class Tx:
     ) -> int:
         """Record an event and return its id, the cursor; InvalidEvent when the table of types forbids it."""
         kind = self._validated(event_type, payload)
+        payload = {
+            name: value if name in _NAMES else scrubbed(value, self._scrub) for name, value in payload.items()
+        }
         row: dict[str, Any] = {
             "batch_id": payload.get("batch_id") if batch_id is None else batch_id,
             "story_id": story_id,

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from ..errors import NotFound, SettingsInvalid, SettingsStale
 from ..files import read_regular
-from ..redact import redact, secret_values
+from ..redact import redact_lines, secret_values
 from ..settings import BY_NAME
 from . import assets
 from .context import number_argument, row_id, services
@@ -83,7 +83,7 @@ def transcript(command_id: str) -> Response:
     if not path.is_file():
         abort(404, f"The transcript of command {command_id} is no longer kept.")
     raw, _ = read_regular(path, _TRANSCRIPT_LIMIT, path.parent, NotFound)
-    text = redact(raw.decode("utf-8", "replace"), secret_values(ours.environ))
+    text = redact_lines(raw.decode("utf-8", "replace"), secret_values(ours.environ))
     return Response(text, mimetype="text/plain")
 
 
