@@ -265,6 +265,9 @@ def many_events() -> None:
         world.start()
         world.agent_runs("dev-story")
         streams = [world.stream() for _ in range(16)]
+        for stream in streams:
+            # What comes before a client is let in is told in its first message, not one by one.
+            expect(stream.wait(lambda s=stream: s.inits, 10), "a client was not let in")
         log = world.database.with_name(world.database.name + "-wal")
         with Watch(lambda: log.stat().st_size if log.exists() else 0) as watch:
             _report_many(world, 20_000)

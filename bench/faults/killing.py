@@ -25,7 +25,9 @@ from sprintrunner import rehearsal
 #: Longest life between two kills, in seconds.
 LONGEST_LIFE = 3.0
 #: Working seconds a story takes where nothing is known of this machine yet.
-STORY_SECONDS = 1.0
+STORY_SECONDS = 3.0
+#: Of the rehearsal agent: slow enough that the work does not run out while servers come back.
+SPEED = 0.25
 #: Seconds that one story may take at most, restarts included, before the series is given up.
 STORY_PATIENCE = 20.0
 _TOGETHER = {"create-story", "create-story-discovery"}
@@ -56,7 +58,7 @@ class Series:
 def series(kills: int, stories: int, group: bool) -> Series:
     """Run a series once; ``group`` kills the server's whole process group each time."""
     keys = [f"{1 + n // 10}-{1 + n % 10}-grow-plant-{n + 1}" for n in range(stories)]
-    with World(stories=[(key, "backlog") for key in keys]) as world:
+    with World(stories=[(key, "backlog") for key in keys], speed=SPEED) as world:
         _install_witness(world)
         return _Driver(world, keys, kills, group).run()
 
@@ -130,7 +132,9 @@ class _Driver:
 
     def _longest_life(self) -> float:
         """So that the work lasts for all the kills, however fast the machine is: twice the even share."""
-        done = self.world.rows("SELECT count(*) AS n FROM stories WHERE status IN ('done', 'blocked')")[0]["n"]
+        done = self.world.rows("SELECT count(*) AS n FROM stories WHERE status IN ('done', 'blocked')")[0][
+            "n"
+        ]
         pace = self.worked / done if done and self.worked else STORY_SECONDS
         return float(min(LONGEST_LIFE, 2 * pace * (len(self.keys) - done) / self.left))
 
