@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -139,6 +140,18 @@ def redact_json(value: Any, env_values: Iterable[str] = ()) -> Any:
     if isinstance(value, dict):
         return {redact(str(key), env_values): redact_json(item, env_values) for key, item in value.items()}
     return [redact_json(item, env_values) for item in value] if isinstance(value, list) else value
+
+
+class CleanFormatter(logging.Formatter):
+    """Writes lines of a log without secrets, those of a traceback too."""
+
+    def __init__(self, env_values: Iterable[str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._values = tuple(env_values)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, redacted."""
+        return redact(super().format(record), self._values)
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import create_app, doctor, files, recovery, settings
 from . import project as projects
 from .errors import Refused, SprintRunnerError
+from .redact import CleanFormatter, secret_values
 from .runtime import Runtime
 from .services import Services
 from .settings import Layers
@@ -240,6 +241,7 @@ def _new_login(state_dir: Path) -> str:
 
 def in_worker(server: Server, worker: Any) -> None:
     """Start what belongs to gunicorn's worker; a project that is held ends it for good."""
+    _log_cleanly()
     _accept_patiently(worker)
     _end_with_parent()
     try:
@@ -249,6 +251,13 @@ def in_worker(server: Server, worker: Any) -> None:
         # Tells gunicorn's master that the worker can never boot: it ends instead of trying for ever.
         os._exit(_WORKER_BOOT_ERROR)
     _Ending(server)
+
+
+def _log_cleanly() -> None:
+    """Our part of the error log may quote an agent; without a handler Python writes it as it is."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(CleanFormatter(secret_values(os.environ)))
+    logging.getLogger(__package__).addHandler(handler)
 
 
 def _accept_patiently(worker: Any) -> None:

@@ -84,7 +84,18 @@ ALLOWED: dict[str, set[str]] = {
         "transcript",
         "workflow",
     },
-    "server": {"control", "doctor", "project", "recovery", "runtime", "services", "settings", "store", "web"},
+    "server": {
+        "control",
+        "doctor",
+        "project",
+        "recovery",
+        "redact",
+        "runtime",
+        "services",
+        "settings",
+        "store",
+        "web",
+    },
     "demo": {"control", "rehearsal"},
 }
 #: These wire the rest and may import all that does not import them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import time
 
 import pytest
 
-from sprintrunner.redact import MARK, redact, redact_lines, secret_values
+from sprintrunner.redact import MARK, CleanFormatter, redact, redact_lines, secret_values
 
 # Put together here, so that no scanner takes this file for a leak.
 _BODY = "Ab1" * 16
@@ -116,6 +118,20 @@ def test_lines_of_json_are_redacted_as_they_read_and_kept_as_they_are_otherwise(
     text = redact_lines(hidden + plain)
     assert text.endswith(plain)
     assert json.loads(text.splitlines()[0]) == {"a": [MARK], "b/c": 1}
+
+
+def test_a_log_quotes_no_secret_not_even_in_a_traceback() -> None:
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    handler.setFormatter(CleanFormatter(["a-secret-value"]))
+    log = logging.Logger("of a test")
+    log.addHandler(handler)
+    try:
+        raise ValueError("no a-secret-value here")
+    except ValueError:
+        log.exception("%s failed", SECRETS[0])
+    assert "a-secret" not in told.getvalue() and SECRETS[0] not in told.getvalue()
+    assert f"ValueError: no {MARK} here" in told.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from .. import report, status_file
 from ..errors import Conflict, SprintRunnerError, StoreUnavailable
+from ..redact import CleanFormatter, secret_values
 from ..runtime import Runtime
 from ..store import BatchRow
 from . import outcome
@@ -51,7 +52,7 @@ def _log_to(path: Path) -> None:
     handler = RotatingFileHandler(
         path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace"
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(CleanFormatter(secret_values(os.environ)))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 

@@ -31,8 +31,6 @@ _TOLD = frozenset(
         "current_task",
     }
 )
-#: Keys of a payload that name a story or a command, and never hold anything else.
-_NAMES = frozenset({"story_key", "story_keys", "epic_id", "command"})
 # What a rollback undoes never reaches the disk, hence the write of a number that is there already.
 _PROBE = (
     "SAVEPOINT probe",
@@ -229,9 +227,7 @@ class Tx:
     ) -> int:
         """Record an event and return its id, the cursor; InvalidEvent when the table of types forbids it."""
         kind = self._validated(event_type, payload)
-        payload = {
-            name: value if name in _NAMES else scrubbed(value, self._scrub) for name, value in payload.items()
-        }
+        payload = scrubbed(payload, self._scrub)
         row: dict[str, Any] = {
             "batch_id": payload.get("batch_id") if batch_id is None else batch_id,
             "story_id": story_id,
