@@ -412,3 +412,40 @@ def test_a_wrong_token_is_said_without_a_console_message(tmp_path: Path, context
     live(tab)
     site.end()
     made.store.close()
+
+
+def drifted(services: Services) -> None:
+    """An interrupted batch: the state with the longest sentence and the most buttons."""
+    script = face.Script(services)
+    script.finish_cycle(1, "1-3-password-reset", "1-4-session-expiry")
+    script.end("interrupted", "The server was stopped")
+
+
+def foretold(services: Services) -> None:
+    """A running batch with its expected end."""
+    before = face.Script(services)
+    before.finish_cycle(1, "1-1-project-skeleton", "1-2-user-login")
+    before.end("completed")
+    face.running(services)
+
+
+@pytest.mark.parametrize("state", [drifted, foretold])
+def test_nothing_is_cut_wrapped_or_pushed_out_at_any_width(
+    site: Site, context: Any, state: Callable[[Services], None]
+) -> None:
+    state(site.services)
+    tab = context.new_page()
+    for width in (320, 390, 640, 900, 1000, 1280, 1400, 1800, 2560):
+        tab.set_viewport_size({"width": width, "height": 800})
+        tab.goto(site.url("/"))
+        live(tab)
+        assert tab.locator("html").evaluate("html => html.scrollWidth") <= width, width
+        if width < 900:
+            continue
+        heights = tab.eval_on_selector_all(".verdict", "all => all.map((el) => el.offsetHeight)")
+        assert heights[0] <= 75, (width, heights)
+        keys = tab.eval_on_selector_all(".grid th .key", "all => all.map((el) => el.offsetWidth)")
+        assert min(keys) >= 90, (width, keys)
+        clocks = tab.eval_on_selector_all(".now-clock", "all => all.map((el) => el.offsetHeight)")
+        assert all(height <= 26 for height in clocks), (width, clocks)
+        assert tab.locator(".fact-last .value").is_visible()

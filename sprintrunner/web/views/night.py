@@ -143,7 +143,8 @@ def _gaps(reading: Reading, axis: Axis) -> tuple[Block, ...]:
         last = (
             reading.batch.resumes_at if gap.open and reading.batch and reading.batch.resumes_at else gap.last
         )
-        x, width = axis.x(gap.first), max(0.3, axis.x(last) - axis.x(gap.first))
+        x = min(axis.x(gap.first), 99.7)
+        width = min(100 - x, max(0.3, axis.x(last) - x))
         asleep = gap.kind == "asleep"
         label = "" if gap.open or not asleep else _fitting("asleep", width)
         title = f"{'Asleep' if asleep else 'Down'}, {words.hour(gap.first)} to {words.hour(last)}"
@@ -174,7 +175,7 @@ def _ticks(axis: Axis, now: int | None, most: int) -> tuple[Tick, ...]:
     moments = range(first, axis.last, step)
     at = axis.x(now) if now else -100.0
     # The start and now have labels of their own; a tick too near to one of them would run into it.
-    free = [moment for moment in moments if 5 < (x := axis.x(moment)) < most and abs(x - at) > 4]
+    free = [moment for moment in moments if 5 < (x := axis.x(moment)) < most and abs(x - at) > 5]
     return tuple(
         Tick(axis.x(moment), words.hour(moment), bool(place % 3) or not 15 < axis.x(moment) < 75)
         for place, moment in enumerate(free)
