@@ -346,7 +346,7 @@ def test_the_checks_are_there_until_the_first_batch(make: Make) -> None:
     assert 'hx-trigger="load, click"' in page(services)
     part = client(services).get("/checks", headers={"HX-Request": "true"}).text
     assert "One thing to fix first" in part and "<html" not in part
-    assert "0.1 GB free Make room." in words(page(services, "/checks"))
+    assert "0.1 GB free. Make room." in words(page(services, "/checks"))
     face.Script(services)
     assert 'id="checks"' not in page(services)
     # A page that asked for them before the batch began must not get them after the stream took them away.
