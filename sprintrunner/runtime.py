@@ -43,6 +43,18 @@ def _open_store(state_dir: Path) -> Store:
         return store
 
 
+def _close_to_others(state_dir: Path) -> None:
+    """Let only the owner into our folders, also where the state folder itself was made by somebody."""
+    for name in ("transcripts", "runs", "batches", "backups"):
+        folder = state_dir / name
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            # A full disk or the like: whoever needs the folder says so in words of its own.
+            log.warning("%s: %s", folder, error)
+
+
 class Runtime:
     """One project, opened; holds it exclusively from ``start`` to ``stop``."""
 
@@ -76,6 +88,7 @@ class Runtime:
         a batch that was stopped in order.
         """
         self._locks = recovery.take(self.state_dir, where)
+        _close_to_others(self.state_dir)
         try:
             values = self.layers().values
             recovery.end_strays(self.store, self.state_dir, values.stop_grace_seconds)

@@ -84,6 +84,7 @@ class Attacked:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         home = engine.home
+        engine.state.mkdir(mode=0o755)
         (home / "secrets.json").write_text(json.dumps([SHAPED, OF_THE_ENVIRONMENT, SPLIT, ESCAPED]))
         (home / "agent.py").write_text(AGENT)
         launcher = home / "bin" / "claude-rehearsal"
@@ -111,6 +112,12 @@ class Attacked:
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     with engine_in(tmp_path_factory.mktemp("attacked"), statuses=statuses(first="ready-for-dev")) as engine:
         yield Attacked(engine)
+
+
+def test_only_its_owner_may_look_into_the_state_folder_even_one_made_open(attacked: Attacked) -> None:
+    assert attacked.engine.state.stat().st_mode & 0o077
+    open_ones = [path.name for path in attacked.engine.state.iterdir() if path.stat().st_mode & 0o077]
+    assert open_ones == []
 
 
 def leaks(text: str | bytes) -> list[str]:
