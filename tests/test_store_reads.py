@@ -216,7 +216,7 @@ READS: dict[str, Callable[[Store], Any]] = {
     "commands": lambda store: store.commands(1),
     "commands_of_story": lambda store: store.commands_of_story("1-1-login"),
     "running_commands": lambda store: store.running_commands(),
-    "events_after": lambda store: store.events_after(3),
+    "events_after": lambda store: store.events_after(store.last_event_id()),
     "events_after of a batch": lambda store: store.events_after(3, batch_id=1),
     "last_events of a batch": lambda store: store.last_events(50, batch_id=1),
     "last_event_id": lambda store: store.last_event_id(),

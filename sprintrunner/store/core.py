@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..errors import StoreError, StoreUnavailable
+from ..events import Event
 from . import connections, opening, schema, upkeep
 from .aging import Age, AgingReads
 from .failures import is_damage, translate, translated
+from .tail import Tail
 from .writes import Tx
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Store(AgingReads):
         self._present = connections.Connections(path)
         self._file = _identity(path)
         self._writing: int | None = None
+        self._tail = Tail()
         #: Takes out of every text what must not be stored; see redact.
         self.scrub: Callable[[str], str] = str
         #: Why the last write was not taken, empty since one was.
@@ -67,6 +70,11 @@ class Store(AgingReads):
     def listen(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called, in the writing thread, after each commit that appended an event."""
         self._listeners = (*self._listeners, wake)
+
+    def events_after(self, cursor: int, limit: int = 500, batch_id: int | None = None) -> list[Event]:
+        """The events with an id above ``cursor``, oldest first."""
+        held = self._tail.after(cursor, limit) if batch_id is None else []
+        return held or super().events_after(cursor, limit, batch_id)
 
     def backup(self, folder: Path, keep: int = upkeep.KEEP) -> Path:
         """Write a consistent copy into ``folder``, keep the newest ``keep``; safe while others write.
@@ -99,7 +107,9 @@ class Store(AgingReads):
         if not ids:
             return 0
         with self.transaction() as tx:
-            return tx.delete_events(ids)
+            gone = tx.delete_events(ids)
+        self._tail = Tail()
+        return gone
 
     def give_back(self, pages: int) -> None:
         """Cut up to so many free pages off the file, in one transaction."""
@@ -183,6 +193,7 @@ class Store(AgingReads):
                 self._check_writable()
                 with self._begun(present.writer) as tx:
                     yield tx
+                self._tail.add(tx.appended)
                 self.trouble = ""
             except StoreUnavailable as error:
                 if not self.trouble:

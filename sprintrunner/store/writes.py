@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import exc
 
 from .. import events as event_table
 from ..errors import InvalidEvent, InvalidStatus, StoreError
+from ..events import Event
 from ..sprint import story_status
 from . import schema
 from .failures import translate
@@ -128,7 +130,7 @@ class Tx:
         self._connection = connection
         self._scrub = scrub
         self.failure: Exception | None = None
-        self.appended = 0
+        self.appended: list[Event] = []
 
     def _run(self, statement: sa.Executable, values: Mapping[str, Any] | None = None) -> sa.CursorResult[Any]:
         if self.failure is not None:
@@ -239,8 +241,10 @@ class Tx:
         values = self._checked(schema.events, row)
         values["payload"] = encode_capped(payload, event_table.REQUIRED_KEYS[kind])
         result = self._run(schema.events.insert(), values)
-        self.appended += 1
-        return int(result.inserted_primary_key[0])  # type: ignore[index]
+        number = int(result.inserted_primary_key[0])  # type: ignore[index]
+        # From the text that is stored: a follower must see what a reader of the table would.
+        self.appended.append(Event(number, kind, row["timestamp"], json.loads(values["payload"])))
+        return number
 
     def _validated(self, event_type: str, payload: Mapping[str, Any]) -> event_table.EventType:
         try:
