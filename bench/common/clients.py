@@ -55,11 +55,9 @@ class Load:
     def await_messages(self, count: int, seconds: float) -> dict[str, Any]:
         """The report once so many messages arrived, or after so many seconds."""
         limit = time.monotonic() + seconds
-        while True:
-            found = self.report()
-            if found["messages"] >= count or time.monotonic() > limit:
-                return found
+        while self._order("count")["messages"] < count and time.monotonic() < limit:
             time.sleep(0.05)
+        return self.report()
 
     def __enter__(self) -> Self:
         return self
