@@ -332,6 +332,29 @@ def test_a_commit_is_shown_as_a_diff_of_escaped_lines(make: Make) -> None:
         assert client(services).get(f"/commits/{wrong}").status_code == 404
 
 
+def test_one_status_is_filtered_by_the_address_in_grid_and_board(make: Make) -> None:
+    services = make()
+    face.morning(services)
+    html = page(services, "/?status=blocked")
+    assert re.findall(r'row"><a class="key" href="/stories/([\w-]+)"', html) == [
+        HELD_BACK,
+        "3-1-stripe-webhooks",
+    ]
+    assert "2 of 6 done" in words(html), "an epic is counted whole"
+    assert 'href="/?status=on-hold"' in html and 'href="/?status=blocked&amp;view=board"' in html
+    board = page(services, "/?status=blocked&view=board")
+    assert re.findall(r'data-row href="/stories/([\w-]+)" title', board) == [HELD_BACK, "3-1-stripe-webhooks"]
+    assert "2 of 6 done" in words(board)
+    assert "No story is review in epic 1." in words(page(services, "/?epic=1&status=review"))
+
+
+def test_tokens_stand_against_their_budget(make: Make) -> None:
+    services = make()
+    face.running(services)
+    services.save_settings({"budget_tokens_per_batch": 50_000_000}, None)
+    assert re.search(r"Tokens [\d.]+ M of 50.0 M", words(page(services)))
+
+
 def test_a_browser_without_javascript_is_offered_to_reload_by_itself(make: Make) -> None:
     services = make()
     assert '<a href="/?refresh=20">reload every 20 s</a>' in page(services)

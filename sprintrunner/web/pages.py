@@ -41,7 +41,8 @@ def index() -> str:
     # The id of the newest event is read before anything else: what happens meanwhile comes by the stream.
     frame = shell.shell(reading, "", "/")
     asked = request.args.get
-    wanted = Wanted(asked("epic", ""), asked("failures") == "1", asked("view") == "board")
+    status = asked("status", "")[:60]
+    wanted = Wanted(asked("epic", ""), asked("failures") == "1", asked("view") == "board", status)
     # For browsers without JavaScript, by a link that only they see.
     refresh = number_argument("refresh", 0, 0, 3600)
     return render("dashboard.html", shell=frame, refresh=refresh, **dashboard.values(reading, wanted))

@@ -25,7 +25,7 @@ from .views import (
 from .views.forecast import Forecast
 from .views.looks import Look
 from .views.plan import Segment
-from .views.verdict import Bar, Cost, Cycles, LastEvent, Start, State
+from .views.verdict import Bar, Cycles, LastEvent, Spent, Start, State
 
 _MINUTE = 60_000
 
@@ -62,7 +62,8 @@ _BAR = Bar(
     cycles=Cycles(2, 5),
     since=NOW - 155 * _MINUTE,
     took=None,
-    cost=Cost(13.74, 40.0),
+    cost=Spent(13.74, 40.0),
+    tokens=Spent(21_600_000, None),
     totals=Totals(13.74, 1_200_000, 600_000, 19_800_000, 31, 6, 9300.0),
     wakes_at=None,
     forecast=Forecast(NOW + 147 * _MINUTE, NOW + 187 * _MINUTE, 9, ()),
@@ -117,7 +118,8 @@ _BARS: Mapping[str, Bar] = {
         state=_state("needs", "Needs you", "2 blocked. Batch 12 ended 05:47", "blocked", "person", True),
         needs=2,
         blocked=2,
-        cost=Cost(39.2, 40.0),
+        cost=Spent(39.2, 40.0),
+        tokens=Spent(21_600_000, 25_000_000),
         **{**_ENDED, "asleep": 50 * _MINUTE, "down": 3 * _MINUTE},
     ),
     "interrupted": replace(
@@ -319,7 +321,7 @@ def _row(key: str, word: str, words_of: Iterable[str], menus: bool = False) -> g
 
 
 _EPIC = grid.Epic("p-epic", "2a", "Invoices", 2, 6, 9.10, (), 4)
-_GRID = grid.Grid("grid", "6 of 14 done", (), (), grid.ALL, "", (), NOW)
+_GRID = grid.Grid("grid", "6 of 14 done", (), (), (("backlog", 8), ("done", 6)), grid.ALL, "", (), NOW)
 
 
 def _grid() -> Iterable[Sample]:

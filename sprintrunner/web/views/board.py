@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...sprint import Entry, StatusClass, StoryStatus
 from . import looks, words
-from .grid import Wanted, by_epic
+from .grid import Wanted, by_epic, word_of
 from .looks import Look
 from .plan import Segment
 from .reading import Reading, by_story, keys_of
@@ -81,8 +81,10 @@ def board(reading: Reading, wanted: Wanted = WHOLE) -> EpicBoard:
         if wanted.epic and wanted.epic != epic:
             continue
         listed = [e for e in entries if not wanted.failures or reading.status_of(e) is StoryStatus.BLOCKED]
+        if wanted.status:
+            listed = [entry for entry in listed if word_of(reading, entry) == wanted.status]
         if listed:
-            card = _card(reading, epic, listed, costs, left)
+            card = _card(reading, epic, entries, listed, costs, left)
             left -= len(card.stories)
             columns[slug].append((card, len(listed)))
     return EpicBoard(
@@ -113,12 +115,18 @@ def _costs(reading: Reading) -> dict[str, float]:
 
 
 def _card(
-    reading: Reading, epic: str, entries: Sequence[Entry], costs: dict[str, float], left: int
+    reading: Reading,
+    epic: str,
+    entries: Sequence[Entry],
+    listed: Sequence[Entry],
+    costs: dict[str, float],
+    left: int,
 ) -> EpicCard:
+    """One epic, counted whole; of its stories only those ``listed``, at most ``left``."""
     statuses = [reading.status_of(entry) for entry in entries]
     done = statuses.count(StoryStatus.DONE)
     folds = len(reading.entries) > FOLD_ABOVE
-    shown = entries[: 0 if folds and done == len(entries) else min(left, MOST_STORIES)]
+    shown = listed[: 0 if folds and done == len(entries) else min(left, MOST_STORIES)]
     told = [costs[entry.key] for entry in entries if entry.key in costs]
     return EpicCard(
         slot=words.slot("b", epic),
@@ -128,7 +136,7 @@ def _card(
         done=done,
         cost=sum(told) if told else None,
         stories=tuple(_story(reading, entry, costs) for entry in shown),
-        hidden=len(entries) - len(shown),
+        hidden=len(listed) - len(shown),
         now=reading.now,
         folds=folds,
     )

@@ -25,6 +25,9 @@ MOST_TICKS = 5
 #: The stories of the newest batch whose cells open a menu; for more of them the page would grow too large.
 MOST_MENUS, MOST_MENUS_FOLDED = 10, 5
 
+#: Statuses the filter offers: the seven, and some words of the file's own.
+_MOST_STATUSES = 12
+
 _SPEC = (Command.CREATE_TECH_SPEC, Command.TECH_SPEC_REVIEW)
 _TICKS: Mapping[CommandStatus, str] = {
     CommandStatus.FAILED: "f",
@@ -92,16 +95,18 @@ class Epic:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the URL asks for: one epic, failures only, the board in place of the grid."""
+    """What the URL asks for: one epic, failures only, the board in place of the grid, one status."""
 
     epic: str = ""
     failures: bool = False
     board: bool = False
+    status: str = ""
 
     def url(self, **changed: Any) -> str:
         """The address of the dashboard with some of it changed."""
         now = replace(self, **changed)
-        asked = {"epic": now.epic, "failures": "1" * now.failures, "view": "board" * now.board}
+        asked = {"epic": now.epic, "failures": "1" * now.failures, "status": now.status}
+        asked["view"] = "board" * now.board
         query = urlencode({name: value for name, value in asked.items() if value}, errors="surrogatepass")
         return f"/?{query}" if query else "/"
 
@@ -117,6 +122,7 @@ class Grid:
     summary: str
     epics: tuple[Epic, ...]
     names: tuple[str, ...]
+    statuses: tuple[tuple[str, int], ...]
     wanted: Wanted
     problem: str
     warnings: tuple[str, ...]
@@ -160,7 +166,7 @@ class Board:
             slot=words.slot("s", entry.key),
             key=entry.key,
             title=entry.title or (record.title if record and record.title else ""),
-            word=str(status) if status else entry.raw_status,
+            word=word_of(reading, entry),
             look=looks.of("story", status) if status else looks.of_entry(entry),
             current=any(s.command.status == CommandStatus.RUNNING for s in shares) and reading.live,
             cells=cells,
@@ -250,21 +256,50 @@ def grid(reading: Reading, wanted: Wanted = ALL) -> Grid:
     board, epics = Board(reading), by_epic(reading.entries)
     # An empty name is the group of stories without an epic, and no filter.
     wanted = wanted if wanted.epic in epics else replace(wanted, epic="")
-    chosen = {wanted.epic: epics[wanted.epic]} if wanted.epic else epics
+    chosen: Mapping[str, Sequence[Entry]] = {wanted.epic: epics[wanted.epic]} if wanted.epic else epics
+    if wanted.status:
+        chosen = with_status(reading, chosen, wanted.status)
     folds = not wanted.epic and not wanted.failures and len(reading.entries) > FOLD_ABOVE
-    shown = _shown(reading, chosen, MOST_ROWS) if folds else chosen
-    found = tuple(board.epic(epic, entries, shown[epic]) for epic, entries in chosen.items())
+    shown = _shown(reading, chosen, MOST_ROWS, fold=not wanted.status) if folds else chosen
+    found = tuple(
+        replace(board.epic(epic, epics[epic], shown[epic]), hidden=len(entries) - len(shown[epic]))
+        for epic, entries in chosen.items()
+    )
     sprint = reading.sprint
     return Grid(
         slot="grid" if wanted == ALL else words.slot("grid", wanted),
         summary=summary(reading),
         epics=_only_failures(found) if wanted.failures else found,
         names=tuple(epics) if len(epics) <= 12 else (),
+        statuses=_statuses(reading),
         wanted=wanted,
         problem=sprint.sentence if isinstance(sprint, StatusFileError) else "",
         warnings=() if isinstance(sprint, StatusFileError) else sprint.warnings[:5],
         now=reading.now,
     )
+
+
+def word_of(reading: Reading, entry: Entry) -> str:
+    """The status that counts for a story, or the word of the file where that is none of the seven."""
+    return str(reading.status_of(entry) or entry.raw_status)
+
+
+def with_status(
+    reading: Reading, epics: Mapping[str, Sequence[Entry]], status: str
+) -> dict[str, Sequence[Entry]]:
+    """The epics with only their stories of this status; those without one are left out."""
+    found = {epic: [e for e in all_ if word_of(reading, e) == status] for epic, all_ in epics.items()}
+    return {epic: kept for epic, kept in found.items() if kept}
+
+
+def _statuses(reading: Reading) -> tuple[tuple[str, int], ...]:
+    """Each status that some story has, with how many: the choices of the filter."""
+    counts: dict[str, int] = {}
+    for entry in reading.entries:
+        word = word_of(reading, entry)
+        counts[word] = counts.get(word, 0) + 1
+    order = [*map(str, StoryStatus), *sorted(counts)]
+    return tuple((word, counts[word]) for word in dict.fromkeys(order) if word in counts)[:_MOST_STATUSES]
 
 
 def _only_failures(epics: Iterable[Epic]) -> tuple[Epic, ...]:
@@ -281,11 +316,11 @@ def by_epic(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def _shown(
-    reading: Reading, epics: Mapping[str, Sequence[Entry]], most: int
+    reading: Reading, epics: Mapping[str, Sequence[Entry]], most: int, fold: bool
 ) -> Mapping[str, Sequence[Entry]]:
     left, shown = most, {}
     for epic, entries in sorted(epics.items(), key=lambda item: not _stirs(reading, item[1])):
-        calm = all(e.status_class in (StatusClass.DONE, StatusClass.DROPPED) for e in entries)
+        calm = fold and all(e.status_class in (StatusClass.DONE, StatusClass.DROPPED) for e in entries)
         shown[epic] = [] if calm else list(entries[:left])
         left -= len(shown[epic])
     return shown

@@ -50,8 +50,8 @@ class Cycles:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Spent of what may be spent, in dollars; ``percent`` is None without a budget."""
+class Spent:
+    """Spent of what may be spent, in dollars or tokens; ``percent`` is None without a budget."""
 
     spent: float | None
     budget: float | None
@@ -103,7 +103,8 @@ class Bar:
     cycles: Cycles | None
     since: int | None
     took: int | None
-    cost: Cost | None
+    cost: Spent | None
+    tokens: Spent | None
     totals: Totals | None
     wakes_at: int | None
     forecast: Forecast | None
@@ -134,6 +135,7 @@ def bar(reading: Reading) -> Bar:
         since=live_batch.started_at if live_batch else None,
         took=_took(reading.batch),
         cost=_cost(reading),
+        tokens=_tokens(reading.totals, reading.layers.values.budget_tokens_per_batch),
         totals=reading.totals,
         wakes_at=live_batch.resumes_at if live_batch and live_batch.state == BatchState.WAITING else None,
         forecast=reading.once(forecast),
@@ -160,10 +162,14 @@ def _took(batch: BatchRow | None) -> int | None:
     return batch.ended_at - batch.started_at if batch and batch.ended_at else None
 
 
-def _cost(reading: Reading) -> Cost | None:
+def _tokens(totals: Totals | None, budget: int | None) -> Spent | None:
+    return Spent(totals.tokens_in + totals.tokens_out + totals.tokens_cache, budget) if totals else None
+
+
+def _cost(reading: Reading) -> Spent | None:
     if reading.totals is None:
         return None
-    return Cost(reading.totals.cost_usd, reading.layers.values.budget_usd_per_batch)
+    return Spent(reading.totals.cost_usd, reading.layers.values.budget_usd_per_batch)
 
 
 def _start(reading: Reading) -> Start:
