@@ -348,6 +348,16 @@ def test_one_status_is_filtered_by_the_address_in_grid_and_board(make: Make) -> 
     assert "No story is review in epic 1." in words(page(services, "/?epic=1&status=review"))
 
 
+def test_what_an_agent_hands_over_to_report_itself_is_not_shown_as_its_action(make: Make) -> None:
+    services = make()
+    face.running(services)
+    command = services.store.running_commands()[0]
+    with services.store.transaction() as tx:
+        tx.update_command(command.id, last_action='running sprintrunner log \'{"epic_id": "2a"}\'')
+    said = words(page(services))
+    assert "Reporting its progress" in said and "epic_id" not in said
+
+
 def test_tokens_stand_against_their_budget(make: Make) -> None:
     services = make()
     face.running(services)

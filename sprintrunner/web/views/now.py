@@ -101,7 +101,7 @@ def slot_of(command_id: int) -> str:
 def card(reading: Reading, command: CommandRow) -> Card:
     """Read one card."""
     values = reading.layers.values
-    verb, _, what = (command.last_action or "starting the agent").partition(" ")
+    verb, _, what = _action(command.last_action).partition(" ")
     return Card(
         id=command.id,
         slot=slot_of(command.id),
@@ -152,3 +152,13 @@ def _tasks(command: CommandRow) -> tuple[Task, ...]:
         Task(name, "done" if place < at else "current" if place == at else "next")
         for place, name in enumerate(names)
     )
+
+
+#: How an agent tells of its own progress; the JSON it hands over is nothing for people.
+_REPORT = "running sprintrunner log "
+
+
+def _action(said: str | None) -> str:
+    if said and said.startswith(_REPORT):
+        return "reporting its progress"
+    return said or "starting the agent"
