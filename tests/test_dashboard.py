@@ -15,6 +15,8 @@ from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
 from sprintrunner import create_app
+from sprintrunner.agents import describe
+from sprintrunner.agents.base import ToolStarted
 from sprintrunner.ours import file_hash
 from sprintrunner.services import Services
 from sprintrunner.store import Store
@@ -353,9 +355,19 @@ def test_what_an_agent_hands_over_to_report_itself_is_not_shown_as_its_action(ma
     face.running(services)
     command = services.store.running_commands()[0]
     with services.store.transaction() as tx:
-        tx.update_command(command.id, last_action='running sprintrunner log \'{"epic_id": "2a"}\'')
+        tx.update_command(command.id, last_action='Running sprintrunner log \'{"epic_id": "2a"}\'')
     said = words(page(services))
     assert "Reporting its progress" in said and "epic_id" not in said
+
+
+def test_the_name_an_agent_works_on_is_set_apart_as_its_adapter_says_it(make: Make) -> None:
+    services = make()
+    face.running(services)
+    command = services.store.running_commands()[0]
+    said = describe(ToolStarted("a", "Edit", {"file_path": "src/pdf.py"}, None), services.project.root)
+    with services.store.transaction() as tx:
+        tx.update_command(command.id, last_action=said)
+    assert 'Editing <span class="mono">src/pdf.py</span>' in page(services)
 
 
 def test_tokens_stand_against_their_budget(make: Make) -> None:

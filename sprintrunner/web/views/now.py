@@ -113,7 +113,7 @@ def card(reading: Reading, command: CommandRow) -> Card:
         background=command.background,
         verb=verb[:1].upper() + verb[1:],
         what=what,
-        is_name=" " not in what and verb in _ON_A_NAME,
+        is_name=" " not in what and verb.lower() in _ON_A_NAME,
         action_at=command.last_action_at or command.started_at,
         tasks=_tasks(command),
         silent_after=int(values.silence_timeout_minutes * 60_000),
@@ -159,6 +159,6 @@ _REPORT = "running sprintrunner log "
 
 
 def _action(said: str | None) -> str:
-    if said and said.startswith(_REPORT):
+    if said and said.lower().startswith(_REPORT):
         return "reporting its progress"
     return said or "starting the agent"
