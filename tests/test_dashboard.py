@@ -505,3 +505,15 @@ def test_only_a_change_of_state_is_announced(address: tuple[str, Services], brow
         tx.append("story:status", changed, batch_id=1)
     tab.locator("#announcer", has_text="2a-4 is in review").wait_for(state="attached")
     tab.close()
+
+
+@pytest.mark.parametrize(("blocked", "said"), [(0, "Batch 1 all done: "), (2, "Batch 1 ended: ")])
+def test_no_end_of_a_batch_is_called_done_while_a_story_is_blocked(
+    make: Make, blocked: int, said: str
+) -> None:
+    services = make()
+    script = face.Script(services)
+    reason = f"3 of 5 stories done, {blocked} blocked, 0 on hold"
+    payload = {"batch_id": script.batch, "cycles_completed": 3, "status": "all_done", "reason": reason}
+    script.event("batch:end", {**payload, "blocked": blocked})
+    assert f"{said}{reason}" in page(services)

@@ -392,6 +392,7 @@ def record_end(batch: Batch, status: BatchStatus, reason: str, left: dict[str, s
                 "cycles_completed": batch.completed,
                 "status": str(status),
                 "reason": reason,
+                "blocked": sum(row.status == StoryStatus.BLOCKED for row in store.stories(batch.id)),
             },
             batch_id=batch.id,
         )

@@ -142,8 +142,10 @@ def _batch_end(payload: Mapping[str, Any]) -> Sentence:
     status = str(payload["status"])
     reason = payload.get("reason")
     many = words.plural(int(payload["cycles_completed"] or 0), "cycle")
-    said = f"Batch {payload['batch_id']} {status.replace('_', ' ')}: {reason or many}"
-    return looks.of("batch", status), (said,)
+    # Nothing is called done while a story is blocked.
+    left = status in ("all_done", "completed") and payload.get("blocked")
+    word, look = ("ended", _WARN) if left else (status.replace("_", " "), looks.of("batch", status))
+    return look, (f"Batch {payload['batch_id']} {word}: {reason or many}",)
 
 
 def _warning(payload: Mapping[str, Any]) -> Sentence:
