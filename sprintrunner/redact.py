@@ -33,7 +33,7 @@ _SHAPES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = (
         # Words joined by hyphens are no key: "sk-translations-of-the-site" names a story.
         re.compile(
             r"\bsk-(?:ant-[A-Za-z0-9_-]{16,512}|[A-Za-z0-9]{20,512}[A-Za-z0-9_-]{0,512}"
-            r"|(?=[A-Za-z0-9_-]{0,512}[A-Z])(?=[A-Za-z0-9_-]{0,512}[0-9])[A-Za-z0-9_-]{16,512})"
+            r"|(?=[A-Za-z0-9_-]{0,64}[A-Z])(?=[A-Za-z0-9_-]{0,64}[0-9])[A-Za-z0-9_-]{16,512})"
         ),
         MARK,
     ),
