@@ -190,9 +190,9 @@ def test_silence_and_endless_work_are_ended_and_the_agent_session_goes_on(make: 
     silent = make(model.Trouble(Silence))
     busy = make(model.Trouble(lambda: model.bash("while :; do :; done")))
     running = []
-    for each in (silent, busy):
+    for each, minutes in ((silent, 1.0), (busy, 0.1)):
         each.enter("review")
-        running.append(each.start(silence_timeout_minutes=0.05, command_timeout_minutes=0.1))
+        running.append(each.start(silence_timeout_minutes=0.05, command_timeout_minutes=minutes))
     for each, process, how in zip((silent, busy), running, ("idle", "wall"), strict=True):
         ended = each.finish(process)
         assert (ended.status, ended.stderr) == (0, "")

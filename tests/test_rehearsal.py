@@ -655,9 +655,12 @@ def test_a_closed_stdout_does_not_stop_the_work(house):
 
 def test_the_speed_is_a_factor_of_the_time_a_command_takes(house):
     instant = house.run("story-review", KEYS[0]).result["duration_ms"]
-    paced = house.run("story-review", KEYS[0], env={"REHEARSAL_SPEED": "0.4"}).result["duration_ms"]
+    paced = house.run("story-review", KEYS[0], env={"REHEARSAL_SPEED": "1.2"}).result["duration_ms"]
     by_flag = house.run("story-review", KEYS[0], flags=("--speed", "0.3")).result["duration_ms"]
-    assert instant < 200 < by_flag < paced < 1000
+    # A busy machine makes all of them longer, none of them shorter.
+    assert by_flag > 200
+    assert paced > 800
+    assert instant < paced
 
 
 # faults: what is said
