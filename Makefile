@@ -5,7 +5,7 @@ PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
 # Test files side by side: most of them wait for processes more than they compute.
-JOBS ?= 4
+JOBS ?= 5
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
