@@ -309,7 +309,7 @@ def reconnecting() -> None:
         world.serve()
         base = f"http://{HOST}:{world.port}"
         left = world.request("GET", "/").text
-        cursor = int(re.findall(r"/events\?after=(\d+)", left)[0])
+        cursor = int(re.findall(r'data-after="(\d+)"', left)[0])
         with browser.opened() as stayed:
             stayed.page.goto(base)
             stayed.wait(lambda: _connected(stayed), 15, "the page to be live")
