@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import logging
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Of malloc.h.
+_M_ARENA_MAX = -8
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 #: Settings that the design depends on; gunicorn.conf.py and ``serve`` both use exactly these.
 GUNICORN: dict[str, Any] = {
@@ -186,6 +189,16 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
+def _share_the_heap() -> None:
+    """Two malloc arenas for all threads, before there are any.
+
+    glibc gives each thread of a machine with two cores one of sixteen, and each keeps the most that a page
+    ever took: a server of some hours held 50 MB of room that nobody used. One thread computes at a time.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
 def serve(root: Path, *, host: str, port: int | None, new_token: bool, resume: bool) -> int:
     """Serve the dashboard until a signal ends it; returns the exit status.
 
@@ -244,6 +257,7 @@ def in_worker(server: Server, worker: Any) -> None:
     _log_cleanly()
     _accept_patiently(worker)
     _end_with_parent()
+    _share_the_heap()
     try:
         server.start()
     except SprintRunnerError as error:
