@@ -135,7 +135,7 @@ def test_a_stop_of_gunicorn_ends_batch_and_agents_in_order(site: Site) -> None:
     assert site.curl("/api/orchestrator/start", *BEARER, "-X", "POST").status == 202
     assert site.gunicorn is not None
     whole = psutil.Process(site.gunicorn.pid)
-    until(lambda: [one for one in whole.children(recursive=True) if "shim.py" in " ".join(one.cmdline())], 10)
+    until(lambda: [one for one in whole.children(recursive=True) if _is_shim(one)], 10)
     tree = whole.children(recursive=True)
     stream = site.stream("/events")
     until(lambda: stream.lines, 5)
@@ -186,5 +186,12 @@ def _works(process: psutil.Process) -> bool:
     """Whether it is there and no zombie, which the next look at it may find gone."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+def _is_shim(process: psutil.Process) -> bool:
+    try:
+        return "shim.py" in " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
