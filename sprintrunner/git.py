@@ -135,7 +135,10 @@ class Git:
             if real.exists():
                 shutil.copyfile(real, index)  # its stat cache saves hashing unchanged files
             env = {"GIT_INDEX_FILE": str(index)}
-            self.run("add", "-A", env=env)
+            # What git cannot take (an unreadable file, a repository without a commit) stays out; 1 says so.
+            done = self.run("add", "-A", "--ignore-errors", env=env, check=False)
+            if done.returncode not in (0, 1):
+                raise GitError(f"git add failed: {_last_line(done.stderr)}")
             return self.text("write-tree", env=env)
 
     def head_tree(self) -> str:
@@ -192,11 +195,14 @@ class Git:
         source = ("--pathspec-from-file=-", "--pathspec-file-nul")
         # Ignored files never get here, and -A also records removals.
         self.run("add", "-A", *source, stdin=names)
-        with tempfile.NamedTemporaryFile("w", prefix="sprintrunner-msg-", encoding="utf-8") as handle:
-            handle.write(message)
-            handle.flush()
-            words = ("commit", "--only", "-q", "-F", handle.name, *source)
-            self._run_long(words, names.encode("utf-8", "surrogateescape"), lock_fd)
+        try:
+            with tempfile.NamedTemporaryFile("w", prefix="sprintrunner-msg-", encoding="utf-8") as handle:
+                handle.write(message)
+                handle.flush()
+                words = ("commit", "--only", "-q", "-F", handle.name, *source)
+                self._run_long(words, names.encode("utf-8", "surrogateescape"), lock_fd)
+        except OSError as error:
+            raise GitError(f"git commit could not be started: {error.strerror or error}.") from None
         return self.head() or ""
 
     def _run_long(self, words: Sequence[str], data: bytes, lock_fd: int | None) -> None:
@@ -300,6 +306,8 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 def _last_line(data: bytes) -> str:
     lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    if lines[-1:] == ["fatal: adding files failed"]:
+        lines.pop()  # the line before names the file
     return lines[-1].strip() if lines else "no message"
 
 

@@ -18,7 +18,7 @@ from .events import EventType
 from .git import Git
 from .housekeeping import Housekeeper
 from .indexing import Indexer
-from .orchestrator import MAX_RESUMES, House, Orchestrator, changed_by_us, has_moved
+from .orchestrator import MAX_RESUMES, House, Orchestrator, changed_by_us, changed_later, has_moved
 from .project import Project
 from .redact import redact, secret_values
 from .settings import Layers
@@ -121,7 +121,11 @@ class Runtime:
         if live is None:
             return None
         try:
-            return changed_by_us(self._house, live.dirty_paths or ())
+            found = changed_by_us(self._house, live.dirty_paths or ())
+            grace = self.layers().values.stop_grace_seconds
+            ended = recovery.all_ended_by(self.store, self.state_dir, live, grace)
+            later = changed_later(self._house, found, ended) if ended is not None else ()
+            return {path: made for path, made in found.items() if path not in later}
         except SprintRunnerError:
             log.exception("the work tree could not be compared after the crash")
             return None

@@ -2,6 +2,6 @@
 
 from .core import MAX_RESUMES, Orchestrator
 from .house import House
-from .ownership import changed_by_us, has_moved
+from .ownership import changed_by_us, changed_later, has_moved
 
-__all__ = ["MAX_RESUMES", "House", "Orchestrator", "changed_by_us", "has_moved"]
+__all__ = ["MAX_RESUMES", "House", "Orchestrator", "changed_by_us", "changed_later", "has_moved"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import files
+from ..errors import Refused
 
 log = logging.getLogger(__name__)
 _NAME = "retries.json"
@@ -28,8 +29,11 @@ class Asked:
         return iter(self._phases)
 
     def add(self, key: str, phase: str | None) -> None:
-        """Ask for a story, last of all; again: its place stays, a phase named now counts. Raises OSError."""
-        self._keep({**self._phases, key: phase or self._phases.get(key)})
+        """Ask for a story, last of all; again: its place stays, a phase named now counts. Raises Refused."""
+        try:
+            self._keep({**self._phases, key: phase or self._phases.get(key)})
+        except OSError as error:
+            raise Refused(f"The retry could not be noted in the state folder: {files.why(error)}.") from None
 
     def first(self) -> tuple[str, str | None]:
         """The next story and the phase it was asked for, None for its own; it stays in the queue."""

@@ -71,6 +71,8 @@ class BatchRun:
     async def _work(self, resumed: bool) -> tuple[BatchStatus, str]:
         batch = self.batch
         batch.check()
+        if batch.asked_first is not None:
+            batch.retries.add(*batch.asked_first)
         await batch.off(batch.freeze, not resumed)
         if said := await batch.off(batch.house.git.clear_stale_lock):
             batch.warn(said)
@@ -198,6 +200,9 @@ class BatchRun:
             stories, asked = await self.board.cut_off_picks(), False
             if not stories:
                 await self.retrying.take(batch.retries)
+                # Asked here: a retry that cannot go on, or a crash after the last cycle, brings no other.
+                if not batch.retries and self._enough():
+                    return BatchStatus.COMPLETED, ""
                 stories, asked = await self.board.next_picks()
             if not stories:
                 numbers = await self._numbers()
@@ -205,16 +210,12 @@ class BatchRun:
                     continue  # asked for in the moment in which we looked
                 return BatchStatus.ALL_DONE, numbers
             await self._cycle(stories, counted=not asked)
-            ended = scheduler.after_cycle(
-                stop_asked=batch.stop_asked is not None,
-                limit=False,
-                completed=batch.completed,
-                max_cycles=batch.max_cycles,
-            )
-            if ended is BatchStatus.COMPLETED and batch.retries:
-                continue
-            if ended is not None:
-                return ended, "" if ended is BatchStatus.COMPLETED else "stopped after the story"
+            if batch.stop_asked is not None:
+                return BatchStatus.STOPPED, "stopped after the story"
+
+    def _enough(self) -> bool:
+        done, most = self.batch.completed, self.batch.max_cycles
+        return bool(scheduler.after_cycle(stop_asked=False, limit=False, completed=done, max_cycles=most))
 
     async def _numbers(self) -> str:
         entries = (await self.board.read()).stories

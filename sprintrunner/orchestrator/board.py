@@ -91,6 +91,9 @@ class Board:
         row = self.store.story_record(self.batch.id, entry.key)
         earlier = row or self.store.latest_record(entry.key)
         has_file = project.story_file(self.project, entry.key, self.batch.known_keys) is not None
+        if row and row.retry_phase:
+            # Prepared, perhaps before a crash: its turn is now and not once more later.
+            self.batch.retries.drop(entry.key)
         if row and (row.retry_phase or row.entry_phase):
             # It goes on where it entered; what is recorded as done since then is not run again. Its record
             # wins: the file may say anything by now, ``done`` too when a commit was cut off.

@@ -14,7 +14,7 @@ from .blocking import companions
 from .board import Board
 from .house import Batch, Story, StoryOver
 from .orders import Order
-from .ownership import detached_ref, hashes
+from .ownership import detached_ref, hashes, nested_repositories
 from .records import Ended
 from .runner import Runner
 
@@ -116,6 +116,10 @@ class Committing:
             await self._stop_instead(stories)
             await self._failed(ended, stories, error.sentence)
             return
+        except Exception:
+            # Whatever it was: no line may say done of what no commit holds.
+            await self._say(stories, StoryStatus.REVIEW)
+            raise
         took = self.batch.house.store.now() - started
         self._close(
             ended, CommandStatus.SUCCEEDED, f"committed {sha[:9]}", took, {"commit": sha, "reachable": True}
@@ -165,7 +169,11 @@ class Committing:
         for key in self.batch.stories:
             if key not in done:
                 keep_out |= companions(project, key)
-        paths = [path for path in git.dirty() if path not in keep_out]
+        nested = set(nested_repositories(git)) - keep_out
+        if nested:
+            named = ", ".join(sorted(nested)[:5])
+            self.batch.warn(f"Left out of the commit, a git repository of its own: {named}")
+        paths = [path for path in git.dirty() if path not in keep_out | nested]
         if said := git.clear_stale_lock(needed=True):
             self.batch.warn(said)
         # The agent committed by itself, or nothing was left: the trailers still get their commit.

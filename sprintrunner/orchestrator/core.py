@@ -174,8 +174,7 @@ class Orchestrator:
         batch = Batch(self.house, row, self._pool, anew=not resumed)
         batch.sleep_until = sleep_until
         batch.probed = dict(self._probed)
-        if retry is not None:
-            batch.retries.add(*retry)
+        batch.asked_first = retry
         self.batch = batch
         self._task = self._loop.create_task(self._carry(batch, resumed))
 
@@ -226,6 +225,9 @@ class Orchestrator:
                 ended_at=None,
                 reason=None,
                 stop_after_story=0,
+                # A sleep that is not gone on with is over: there is nothing to wake from.
+                resumes_at=sleep_until,
+                limit_kind=row.limit_kind if sleep_until else None,
                 dirty_paths=[*(row.dirty_paths or ()), *newer],
                 # Only resumes without a person count against the limit.
                 resume_count=0 if by_person else row.resume_count + 1,

@@ -27,6 +27,7 @@ from .board import Board
 from .documents import Documents
 from .house import Batch, Story, StoryOver
 from .orders import Order, read_document
+from .ownership import changed_at, nested_repositories
 from .records import Ended
 from .runner import Runner
 from .tidying import own_commits, tidy
@@ -68,8 +69,8 @@ class Developing:
         if story.status not in (StoryStatus.IN_PROGRESS, StoryStatus.REVIEW):
             await self.board.set_status(story, StoryStatus.IN_PROGRESS)
         values = self.batch.layers().values
-        why, maximum, idle = "", values.max_dev_attempts, 0
-        failure = _told(self.documents.rows(Command.DEV_STORY, story))
+        maximum, idle = values.max_dev_attempts, 0
+        why = failure = _told(self.documents.rows(Command.DEV_STORY, story))
         tree = await self.batch.off(self.batch.house.git.snapshot)
         while self.documents.tries(Command.DEV_STORY, story) < maximum:
             order = Order(
@@ -142,11 +143,19 @@ class Developing:
         """Look for the work in tree and history, note it; return what is not there."""
         changed = self._changed(story)
         evidence["changed"] = changed[:200]
+        if nested := self._nested(story):
+            return f"{nested} is a git repository of its own, so it cannot be committed; its .git must go"
         if not changed:
             return "the agent reports success but changed nothing outside the artefact folders"
         commits, why = own_commits(self.batch.house.git, made.baseline)
         evidence |= {"commits": commits} if commits else {}
         return why
+
+    def _nested(self, story: Story) -> str:
+        """A repository that this story's agent made within ours: git would keep nothing of its files."""
+        house, began = self.batch.house, self.documents.rows(Command.DEV_STORY, story)[0].started_at
+        new = (path for path in nested_repositories(house.git) if path not in self.batch.dirty_before)
+        return next((p for p in new if changed_at(house.project.root / p) >= began), "")
 
     async def _tidy(self, story: Story) -> None:
         """Make the tree clean where the pipeline's agent demands it."""

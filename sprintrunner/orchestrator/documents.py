@@ -48,7 +48,8 @@ class Documents:
     async def _create_stories(self, stories: Sequence[Story], cycle: int) -> None:
         pending = [story for story in stories if self._meets(Command.CREATE_STORY, story)]
         pending = [story for story in pending if not self.runner_has(Command.CREATE_STORY, story)]
-        failure, tries = "", PHASES[Command.CREATE_STORY].tries or 1
+        failure = self._failure_before(Command.CREATE_STORY, pending)
+        tries = PHASES[Command.CREATE_STORY].tries or 1
         while pending and self.tries(Command.CREATE_STORY, pending[0]) < tries:
             order = Order(Command.CREATE_STORY, pending, failure=failure, max_attempts=tries, cycle=cycle)
             ended = await self.runner.run(order)
@@ -123,7 +124,8 @@ class Documents:
 
     async def _written(self, command: Command, stories: Sequence[Story], cycle: int, kind: str) -> str:
         """Run a command until it has written a document per story; return why not, after its last try."""
-        pending, failure, tries = list(stories), "", PHASES[command].tries or 1
+        pending, tries = list(stories), PHASES[command].tries or 1
+        failure = self._failure_before(command, pending)
         while pending and self.tries(command, pending[0]) < tries:
             order = Order(command, pending, failure=failure, max_attempts=tries, cycle=cycle)
             ended = await self.runner.run(order)
@@ -147,7 +149,7 @@ class Documents:
         left = [s for s in stories if self._meets(command, s) and not self.runner_has(command, s)]
         if not left:
             return
-        tries, failure = PHASES[command].tries or 1, ""
+        tries, failure = PHASES[command].tries or 1, self._failure_before(command, left)
         while self.tries(command, left[0]) < tries:
             order = Order(command, left, failure=failure, max_attempts=3, cycle=cycle)
             ended = await self.runner.run(order)
@@ -199,6 +201,11 @@ class Documents:
         return any(r.status == CommandStatus.SUCCEEDED for r in rows) or any(
             story.key in (r.evidence or {}).get("written", ()) for r in rows
         )
+
+    def _failure_before(self, command: Command, stories: Sequence[Story]) -> str:
+        """Why the last attempt failed, where a restart came after it; the last try may be used up by then."""
+        ended = [r for r in self.rows(command, stories[0]) if r.counted and r.ended_at] if stories else []
+        return (ended[-1].reason or "no reason was recorded") if ended else ""
 
     def tries(self, command: Command, story: Story) -> int:
         """Counted attempts of a command since the story began or was retried."""

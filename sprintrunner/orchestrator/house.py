@@ -168,8 +168,9 @@ class Batch:
         self.stop_event = asyncio.Event()
         self.wake_event = asyncio.Event()
         self.trees: dict[int, Supervised] = {}
-        #: Stories a person asked to retry.
+        #: Stories a person asked to retry; the one this batch is for joins them once it can end in order.
         self.retries = Asked(self.folder, anew=anew)
+        self.asked_first: tuple[str, str | None] | None = None
         self.stories: dict[str, Story] = {}
         #: Whose instructions carry the stories; chosen when the batch begins to work.
         self.pipeline = Pipeline()

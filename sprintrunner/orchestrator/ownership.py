@@ -26,6 +26,26 @@ def changed_by_us(house: House, dirty_before: Collection[str]) -> dict[str, str]
     return hashes(house.project.root, (p for p in house.git.dirty() if p not in dirty_before))
 
 
+def changed_at(path: Path) -> int:
+    """When a file, not what a link leads to, was last changed in any way (ms); 0 for what is gone."""
+    try:
+        return path.lstat().st_ctime_ns // 1_000_000
+    except OSError:
+        return 0
+
+
+def changed_later(house: House, paths: Iterable[str], when: int) -> set[str]:
+    """Those of the paths that were changed after a moment (ms); the status file, ours too, aside."""
+    root = house.project.root
+    named = (path for path in paths if root / path != house.project.status_path)
+    return {path for path in named if changed_at(root / path) > when}
+
+
+def nested_repositories(git: Git) -> list[str]:
+    """Folders that are repositories of their own but no submodules: git lists no file of them."""
+    return [path for path in git.dirty() if path.endswith("/")]
+
+
 def foreign_changes(house: House, latest: BatchRow | None) -> list[str]:
     """Changed paths that no batch of ours left as they are now."""
     left = latest.left_paths if latest else None

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import agents, budget, files, ours, pipelines, status_file, tasklog
+from .. import agents, budget, ours, pipelines, status_file, tasklog
 from ..errors import Conflict, NotFound, Refused, StoreUnavailable
 from ..events import EventType
 from ..sprint import BatchState, BatchStatus, Command, CommandStatus, StatusClass, StoryStatus
@@ -123,12 +123,14 @@ class Requests:
             raise Refused(f"There is no story {unknown[0]} in {house.project.status_path.name}.")
         if not house.git.is_repository():
             raise Refused(f"{house.project.root} is not a git repository; run git init and commit once.")
-        values = house.layers().values
-        adapter = self._agent(values.agent)
-        if budget.needs_cost(values) and not adapter.tells_cost:
-            raise Refused(
-                f"{adapter.name} cannot tell its cost; remove the dollar budgets or choose another agent."
-            )
+        layers = house.layers()
+        values, adapter = layers.values, self._agent(layers.values.agent)
+        others = {own.agent for own in layers.commands.values() if own.agent} - {values.agent}
+        for used in (adapter, *map(self._agent, sorted(others))):
+            if budget.needs_cost(values) and not used.tells_cost:
+                raise Refused(
+                    f"{used.name} cannot tell its cost; remove the dollar budgets or choose another agent."
+                )
         if values.commit == "builtin" and not house.git.has_identity():
             raise Refused("git has no name and e-mail here; set user.name and user.email.")
         pipeline = pipelines.choose(house.project, values.pipeline)
@@ -253,10 +255,7 @@ class Requests:
         active = batch.stories.get(key)
         if active is not None and active.status not in (StoryStatus.DONE, StoryStatus.BLOCKED):
             raise Conflict(f"{key} is being worked on.")
-        try:
-            batch.retries.add(key, phase)
-        except OSError as error:
-            raise Refused(f"The retry could not be noted in the state folder: {files.why(error)}.") from None
+        batch.retries.add(key, phase)
 
     async def done(self, arguments: Mapping[str, Any]) -> Answer:
         """A person says that the story is done."""
