@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from itertools import takewhile
 
 from .. import budget
+from ..sprint import CommandStatus
 from .house import Batch, LimitReached, Story, StoryOver
 from .orders import Order
+
+#: Failed commands in a row that told no cost, after which a budget in dollars is a guess.
+_MOST_UNTOLD = 3
 
 
 def check_budgets(batch: Batch, order: Order) -> float | None:
@@ -25,6 +30,11 @@ def check_budgets(batch: Batch, order: Order) -> float | None:
     over = budget.over(values, spent)
     if over:
         raise LimitReached(over)
+    if budget.needs_cost(values) and (untold := _untold(batch)) >= _MOST_UNTOLD:
+        raise LimitReached(
+            f"{untold} commands in a row ended without telling their cost, so the budget in dollars cannot "
+            "be held; see why they failed, then start again."
+        )
     left = budget.left(values, spent)
     if len(order.stories) == 1:
         used = _story_cost(batch, order.stories[0])
@@ -35,6 +45,15 @@ def check_budgets(batch: Batch, order: Order) -> float | None:
             room = values.budget_usd_per_story - (used or 0.0)
             left = room if left is None else min(left, room)
     return left
+
+
+def _untold(batch: Batch) -> int:
+    """How many of the newest agents failed without a word on their cost: what they spent, nobody knows."""
+    over = (CommandStatus.FAILED, CommandStatus.TIMED_OUT)
+    rows = batch.house.store.commands(batch.id)
+    ended = [row for row in rows if row.pid and row.status != CommandStatus.RUNNING]
+    newest = sorted(ended, key=lambda row: row.id, reverse=True)
+    return len(list(takewhile(lambda row: row.cost_usd is None and row.status in over, newest)))
 
 
 def _story_cost(batch: Batch, story: Story) -> float | None:
