@@ -82,6 +82,10 @@ class Runner:
             elif ended.result.failure == "unknown_session" and not fresh:
                 fresh = True
                 self.close(ended, CommandStatus.FAILED, ended.reason, counted=False)
+            elif ended.result.failure == "refused" and len(order.stories) == 1 and not order.background:
+                # The model will not do it; to ask again costs money and ends the same.
+                self.close(ended, CommandStatus.FAILED, ended.reason)
+                raise StoryOver(order.stories[0].key, ended.reason)
             elif outcome is Outcome.RETRY and retries < self.batch.layers().values.max_retries:
                 retries += 1
                 await self._back_off(ended, retries)
