@@ -101,15 +101,17 @@ class AgentTree:
 
     def _exit(self, ended: Exit) -> None:
         # A success whose process had to be ended after its result counts as exit status 0 (R10, A20).
-        self.tree.result = self._stream.result(
-            ended.code,
-            ended.signal,
-            ended.stderr_tail,
-            self._schema,
-            ended.ended_by in ("stop", "lifeline"),
-            ended.ended_by == "after_result",
-        )
-        self._post(lambda: self._resolve(ended))
+        try:
+            self.tree.result = self._stream.result(
+                ended.code,
+                ended.signal,
+                ended.stderr_tail,
+                self._schema,
+                ended.ended_by in ("stop", "lifeline"),
+                ended.ended_by == "after_result",
+            )
+        finally:  # a run that cannot be judged has ended all the same: the flow waits for that alone
+            self._post(lambda: self._resolve(ended))
 
     def _resolve(self, ended: Exit) -> None:
         if not self.tree.ended.done():
