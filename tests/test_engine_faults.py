@@ -105,7 +105,8 @@ def test_a_review_that_proves_nothing_is_no_review(make: Make, fault: str, words
     row = engine.run(FIRST, fault=f"{fault}@code-review")
     never_done(engine)
     assert engine.raw_status(FIRST) == "blocked"
-    reviews = engine.commands(row.id, "code-review")
+    # A missing answer alone is asked for once more in the same session, which counts as no review.
+    reviews = [r for r in engine.commands(row.id, "code-review") if r.counted]
     assert [r.status for r in reviews] == [CommandStatus.FAILED] * 3
     assert all(words in str(r.reason) for r in reviews), reviews[0].reason
     assert words in str(engine.story(FIRST).reason)

@@ -335,3 +335,22 @@ def test_a_run_whose_judgement_fails_does_not_hang_the_batch(
     engine.wait(batch, 30)
     assert engine.story(FIRST).status == "blocked"
     assert {row.status for row in engine.commands(batch, "code-review")} == {CommandStatus.FAILED}
+
+
+# an answer that is missing
+
+FORGETS = """
+[ "$1" = -p ] && [ "$SPRINTRUNNER_COMMAND" = create-story ] || exec claude-rehearsal "$@"
+case "$*" in *--resume*) ;; *) export REHEARSAL_FAULT=no-schema ;; esac
+exec claude-rehearsal "$@"
+"""
+
+
+def test_an_agent_that_forgot_its_verdict_is_asked_once_more_in_its_own_session(make: Make) -> None:
+    engine = make(statuses(first="backlog"))
+    agent_script(engine.home, FORGETS)
+    row = engine.run(FIRST)
+    first, second = engine.commands(row.id, "create-story")
+    assert (first.status, first.outcome, first.counted) == ("failed", "schema_not_met", False)
+    assert (second.status, second.session_id) == ("succeeded", first.session_id)
+    assert engine.raw_status(FIRST) == "done"

@@ -17,6 +17,7 @@ from .blocking import Blocking
 from .board import Board
 from .house import Batch, Story, StoryOver
 from .orders import Order, artefact, read_document, story_path
+from .planning import UNANSWERED
 from .records import Ended
 from .runner import Runner
 
@@ -177,7 +178,8 @@ class Documents:
 
         By time, not by content: an attempt that goes on after a crash may find its own work done.
         """
-        rows = [r for r in self.rows(ended.order.command, story) if r.status in _CUT_OFF]
+        ran = self.rows(ended.order.command, story)
+        rows = [r for r in ran if r.status in _CUT_OFF or (r.outcome == UNANSWERED and not r.counted)]
         own = self.batch.house.store.command(ended.command_id)
         began = min([r.started_at for r in rows] + [own.started_at if own else ended.exit.started_at])
         try:

@@ -19,6 +19,8 @@ from .records import transcript_name
 
 #: Ends after which the agent's own session can go on where it was.
 _CUT_OFF = (CommandStatus.INTERRUPTED, CommandStatus.LIMITED, CommandStatus.TIMED_OUT)
+#: A run that ended well but without the verdict that was asked for; uncounted where it is asked again.
+UNANSWERED = "schema_not_met"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _held_to(adapter: Adapter, capabilities: Capabilities) -> Adapter:
 
 
 def resumable(batch: Batch, order: Order, adapter: Adapter) -> CommandRow | None:
-    """The attempt before, when it was cut off and its agent session had begun and can go on."""
+    """The attempt before, when it was cut off or gave no answer, and its session had begun and can go on."""
     if not adapter.resumes or not order.stories:
         return None
     same = [
@@ -78,8 +80,10 @@ def resumable(batch: Batch, order: Order, adapter: Adapter) -> CommandRow | None
         and row.started_at >= order.stories[0].since
     ]
     last = max(same, key=lambda row: row.id, default=None)
+    unanswered = last and last.outcome == UNANSWERED and not last.counted
     begun = last and last.session_id and (last.last_action or last.cost_usd is not None)
-    usable = last and begun and last.status in _CUT_OFF and last.agent == adapter.name
+    cut_off = last and (last.status in _CUT_OFF or unanswered)
+    usable = last and begun and cut_off and last.agent == adapter.name
     return last if usable else None
 
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from .. import limits
+from .. import agents, limits
 from ..agents import AgentResult, Outcome
 from ..errors import SprintRunnerError, StoreUnavailable
 from ..process import Supervised
@@ -17,7 +17,7 @@ from ..sprint import CommandStatus
 from .adopting import adopt
 from .house import Batch, BatchFailed, LimitReached, Stopped, StoryOver
 from .orders import Order, Papers, write_papers
-from .planning import Plan, call_for, limits_for, make_plan, spec_for
+from .planning import UNANSWERED, Plan, call_for, limits_for, make_plan, spec_for
 from .records import Ended, Records
 from .sleeping import sleep_for_limit, wait_while_limited
 from .spending import check_budgets
@@ -66,7 +66,7 @@ class Runner:
         """
         # A verdict of a former life is judged like one of this: a usage limit is no failure then either.
         adopted = await self.batch.off(adopt, self.batch, order)
-        retries, revived, fresh = 0, False, False
+        retries, revived, fresh, asked = 0, False, False, False
         while True:
             ended, adopted = adopted or await self.attempt(order, fresh=fresh), None
             outcome = ended.result.outcome
@@ -79,6 +79,10 @@ class Runner:
             elif ended.status is CommandStatus.TIMED_OUT and not revived:
                 revived = True
                 await self._close_timed_out(ended)
+            elif ended.result.failure == UNANSWERED and not asked and self._may_go_on(ended):
+                # The work may be whole and only its answer missing: its own session is asked once more.
+                asked = True
+                self.close(ended, CommandStatus.FAILED, ended.reason, counted=False)
             elif ended.result.failure == "unknown_session" and not fresh:
                 fresh = True
                 self.close(ended, CommandStatus.FAILED, ended.reason, counted=False)
@@ -93,6 +97,11 @@ class Runner:
                 # Work got through: the next usage limit is the first of its row again.
                 self.batch.sleeps = self.batch.slept_ms = 0
                 return ended
+
+    def _may_go_on(self, ended: Ended) -> bool:
+        """Whether the agent can be asked again in the session that has just ended."""
+        row = self.batch.house.store.command(ended.command_id)
+        return row is not None and bool(ended.result.session_id) and agents.by_name(row.agent or "").resumes
 
     async def attempt(self, order: Order, *, fresh: bool = False) -> Ended:
         """Run a command once. Its row is committed before the agent may start (R4)."""
