@@ -301,6 +301,14 @@ def test_a_budget_in_dollars_ends_a_batch_whose_agents_tell_no_cost(make: Make) 
     assert engine.ran("dev-story") == 3
 
 
+def test_the_tokens_of_an_agent_that_was_cut_off_count_for_the_budget(make: Make) -> None:
+    engine = make(BOTH, toml=GREEN + "budget_tokens_per_batch = 1\n")
+    row = engine.run(FIRST, SECOND, fault="crash")
+    assert row.status == BatchStatus.LIMIT
+    assert "tokens per batch" in str(row.reason)
+    assert [(r.command, bool(r.tokens_in)) for r in engine.commands(row.id)] == [("dev-story", True)]
+
+
 REFUSES = """
 [ "$SPRINTRUNNER_COMMAND" = dev-story ] || exec claude-rehearsal "$@"
 cat > /dev/null

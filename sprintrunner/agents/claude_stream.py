@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import lines, resets
@@ -89,6 +89,8 @@ class ClaudeStream(LineStream):
         #: The last main-loop message if the CLI itself wrote it, not the model.
         self._own_message: Mapping[str, Any] = {}
         self._limit_rejected = False
+        #: What each message told of its tokens, by id: all that is known of a run that is cut off.
+        self._heard: dict[str, Tokens] = {}
         self._refused = ""
         #: Whether it pays by a login (a subscription), not by an API key.
         self._login = False
@@ -158,6 +160,8 @@ class ClaudeStream(LineStream):
         parent = lines.text_of(value.get("parent_tool_use_id"), _NAME_CHARS) or None
         own = message.get("model") == "<synthetic>" or isinstance(value.get("error"), str)
         texts, events = self._blocks(message.get("content"), parent, "agent")
+        if isinstance(message.get("usage"), dict):
+            self._heard[lines.text_of(message.get("id"), _NAME_CHARS)] = _main_loop(message["usage"])
         if parent is None:
             self._own_message = {**value, "text": texts} if own else {}
         return events
@@ -312,6 +316,9 @@ class ClaudeStream(LineStream):
         ended_after_result: bool = False,
     ) -> AgentResult:
         """Judge the run; without a result line the CLI's last own message tells why."""
+        if not self.finished and self._heard:
+            # Of this run alone, also where it went on with a session; the last words of each are missing.
+            self.tokens, self.cumulative = _sum_tokens(self._heard.values()), False
         if not self.finished and not self.trouble:
             own = lines.text_of(self._own_message.get("text"))
             slug = self._slug() if self._own_message else ""
@@ -349,6 +356,16 @@ def _sum_models(models: list[dict[str, Any]]) -> Tokens:
         total("outputTokens"),
         total("cacheReadInputTokens"),
         total("cacheCreationInputTokens"),
+    )
+
+
+def _sum_tokens(found: Iterable[Tokens]) -> Tokens:
+    every = list(found)
+    return Tokens(
+        sum(tokens.input for tokens in every),
+        sum(tokens.output for tokens in every),
+        sum(tokens.cache_read for tokens in every),
+        sum(tokens.cache_write for tokens in every),
     )
 
 
