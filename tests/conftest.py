@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from engine import Engine, Make, engine_in
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -48,3 +52,14 @@ def chromium() -> str:
     if os.environ.get("REQUIRE_BROWSER") == "1":
         pytest.fail("REQUIRE_BROWSER=1, but no Chromium was found on PATH")
     pytest.skip("no Chromium was found on PATH")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes the engines of one test, and ends them with it."""
+    with ExitStack() as stack:
+
+        def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
+            return stack.enter_context(engine_in(tmp_path, statuses=given, **more))
+
+        yield build

@@ -259,3 +259,12 @@ def agent_script(home: Path, text: str) -> Path:
 
 def keys_of(commands: Sequence[CommandRow]) -> list[str]:
     return [row.story_keys for row in commands]
+
+
+#: Makes the engine of one test: ``make(statuses, **project)``; see the fixture.
+Make = Callable[..., Engine]
+READY = statuses(first="ready-for-dev")
+BOTH = statuses(first="ready-for-dev", second="ready-for-dev")
+IN_REVIEW = statuses(first="review")
+#: In a test's own agent: the rehearsal takes over.
+REHEARSE = 'exec claude-rehearsal "$@"'

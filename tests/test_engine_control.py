@@ -6,20 +6,23 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine import (
     ARTEFACTS,
+    BOTH,
     FIFTH,
     FIRST,
     FOURTH,
+    READY,
+    REHEARSE,
     SECOND,
     STATUS,
     THIRD,
     Engine,
+    Make,
     agent_script,
     engine_in,
     git,
@@ -32,26 +35,6 @@ from sprintrunner import control
 from sprintrunner.errors import Conflict, NotFound, Refused
 from sprintrunner.runtime import Runtime
 from sprintrunner.sprint import BatchStatus, CommandStatus
-
-Make = Callable[..., Engine]
-READY = statuses(first="ready-for-dev")
-BOTH = statuses(first="ready-for-dev", second="ready-for-dev")
-REHEARSE = 'exec claude-rehearsal "$@"'
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the engine of one test."""
-    contexts = []
-
-    def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
-        context = engine_in(tmp_path, statuses=given, **more)
-        contexts.append(context)
-        return context.__enter__()
-
-    yield build
-    for context in contexts:
-        context.__exit__(None, None, None)
 
 
 def hanging(engine: Engine, command: str = "dev-story", *stories: str) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 from engine import (
     ARTEFACTS,
     FIRST,
+    IN_REVIEW,
+    READY,
+    REHEARSE,
     SECOND,
     STATUS,
     Engine,
+    Make,
     agent_script,
-    engine_in,
     git,
     hook,
     statuses,
@@ -23,26 +22,6 @@ from engine import (
 
 from sprintrunner.errors import Refused
 from sprintrunner.sprint import BatchStatus, CommandStatus
-
-Make = Callable[..., Engine]
-READY = statuses(first="ready-for-dev")
-IN_REVIEW = statuses(first="review")
-REHEARSE = 'exec claude-rehearsal "$@"'
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the engine of one test."""
-    contexts = []
-
-    def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
-        context = engine_in(tmp_path, statuses=given, **more)
-        contexts.append(context)
-        return context.__enter__()
-
-    yield build
-    for context in contexts:
-        context.__exit__(None, None, None)
 
 
 def never_done(engine: Engine, key: str = FIRST) -> None:

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from engine import ARTEFACTS, FIRST, SECOND, Engine, engine_in, git, statuses, until
+from engine import (
+    ARTEFACTS,
+    BOTH,
+    FIRST,
+    IN_REVIEW,
+    READY,
+    SECOND,
+    Engine,
+    Make,
+    git,
+    statuses,
+    until,
+)
 
 from sprintrunner import control
 from sprintrunner.errors import NotFound
 from sprintrunner.sprint import BatchStatus, CommandStatus
-
-Make = Callable[..., Engine]
-READY = statuses(first="ready-for-dev")
-BOTH = statuses(first="ready-for-dev", second="ready-for-dev")
-IN_REVIEW = statuses(first="review")
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the engine of one test."""
-    contexts = []
-
-    def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
-        context = engine_in(tmp_path, statuses=given, **more)
-        contexts.append(context)
-        return context.__enter__()
-
-    yield build
-    for context in contexts:
-        context.__exit__(None, None, None)
 
 
 def cut_off(engine: Engine, batch: int, command: str, number: int = 1) -> None:

@@ -6,18 +6,20 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from engine import (
+    BOTH,
     CONTEXT,
     FIRST,
+    IN_REVIEW,
+    READY,
+    REHEARSE,
     SECOND,
     Engine,
+    Make,
     agent_script,
-    engine_in,
     git,
     hook,
     set_status,
@@ -33,27 +35,7 @@ from sprintrunner.orchestrator.requests import Requests
 from sprintrunner.runtime import Runtime
 from sprintrunner.sprint import BatchStatus, CommandStatus
 
-Make = Callable[..., Engine]
-READY = statuses(first="ready-for-dev")
-BOTH = statuses(first="ready-for-dev", second="ready-for-dev")
-IN_REVIEW = statuses(first="review")
-REHEARSE = 'exec claude-rehearsal "$@"'
 SECRET = "hunter2-hunter2-hunter2"
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the engine of one test."""
-    contexts = []
-
-    def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
-        context = engine_in(tmp_path, statuses=given, **more)
-        contexts.append(context)
-        return context.__enter__()
-
-    yield build
-    for context in contexts:
-        context.__exit__(None, None, None)
 
 
 def hanging(engine: Engine, command: str) -> int:

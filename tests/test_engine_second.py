@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from engine import (
+    BOTH,
     FIRST,
+    READY,
     SECOND,
     THIRD,
     Engine,
+    Make,
     agent_script,
-    engine_in,
     git,
     set_status,
     statuses,
@@ -30,25 +31,7 @@ from sprintrunner.orchestrator.board import Board
 from sprintrunner.sprint import BatchState, BatchStatus, CommandStatus
 from sprintrunner.store import DATABASE, Store
 
-Make = Callable[..., Engine]
-READY = statuses(first="ready-for-dev")
-BOTH = statuses(first="ready-for-dev", second="ready-for-dev")
 GREEN = 'verify = ["true"]\n'
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the engine of one test."""
-    contexts = []
-
-    def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
-        context = engine_in(tmp_path, statuses=given, **more)
-        contexts.append(context)
-        return context.__enter__()
-
-    yield build
-    for context in contexts:
-        context.__exit__(None, None, None)
 
 
 def full(*_: Any, **__: Any) -> Any:

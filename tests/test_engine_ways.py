@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
 from engine import (
     ARTEFACTS,
     CONTEXT,
     FIRST,
+    READY,
+    REHEARSE,
     SECOND,
     Engine,
+    Make,
     agent_script,
     engine_in,
     git,
@@ -27,26 +27,6 @@ from engine import (
 
 from sprintrunner.process import find_marked
 from sprintrunner.sprint import BatchStatus, CommandStatus
-
-Make = Callable[..., Engine]
-READY = statuses(first="ready-for-dev")
-REHEARSE = 'exec claude-rehearsal "$@"'
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes the engine of one test."""
-    contexts = []
-
-    def build(given: dict[str, str] | None = None, **more: Any) -> Engine:
-        context = engine_in(tmp_path, statuses=given, **more)
-        contexts.append(context)
-        return context.__enter__()
-
-    yield build
-    for context in contexts:
-        context.__exit__(None, None, None)
-
 
 # who commits
 
