@@ -26,7 +26,7 @@ AGENT_LOCK = "agent.lock"
 #: How long the next life waits for the trees of the last one to be gone, in seconds.
 _STRAY_PATIENCE = 30.0
 #: How long after its last sign of life, noted every few seconds, a server may have lived, in ms.
-_SIGN_MS = 20_000
+SIGN_MS = 20_000
 
 
 @dataclass
@@ -215,7 +215,7 @@ def last_sign(store: Store, live: BatchRow) -> int:
 
 def all_ended_by(store: Store, state_dir: Path, live: BatchRow, grace: float) -> int | None:
     """The moment (ms) from which on nothing of the former life changed a file; None when nobody can tell."""
-    latest = last_sign(store, live) + _SIGN_MS + int(grace * 1000)
+    latest = last_sign(store, live) + SIGN_MS + int(grace * 1000)
     for row in store.running_commands():
         if row.pid and row.boot_id == process.boot_id():
             left = process.read_exit(state_dir / "runs" / str(row.id) / "exit.json")

@@ -223,7 +223,7 @@ class ClaudeStream(LineStream):
             item for item in lines.mapping_of(value.get("modelUsage")).values() if isinstance(item, dict)
         ]
         if models:
-            self.tokens = _sum_models(models)
+            self.tokens = _sum_tokens(map(_of_model, models))
         elif self.tokens is None and isinstance(value.get("usage"), dict):
             self.tokens = _main_loop(value["usage"])
 
@@ -347,15 +347,12 @@ def _tool_result(block: Mapping[str, Any]) -> ToolFinished:
     return ToolFinished(tool_id, is_error, output, int(code[1]) if code else None)
 
 
-def _sum_models(models: list[dict[str, Any]]) -> Tokens:
-    def total(key: str) -> int:
-        return sum(lines.count_of(model.get(key)) for model in models)
-
+def _of_model(usage: Mapping[str, Any]) -> Tokens:
     return Tokens(
-        total("inputTokens"),
-        total("outputTokens"),
-        total("cacheReadInputTokens"),
-        total("cacheCreationInputTokens"),
+        lines.count_of(usage.get("inputTokens")),
+        lines.count_of(usage.get("outputTokens")),
+        lines.count_of(usage.get("cacheReadInputTokens")),
+        lines.count_of(usage.get("cacheCreationInputTokens")),
     )
 
 

@@ -169,11 +169,12 @@ class Committing:
         for key in self.batch.stories:
             if key not in done:
                 keep_out |= companions(project, key)
-        nested = set(nested_repositories(git)) - keep_out
+        dirty = git.dirty()
+        nested = set(nested_repositories(dirty)) - keep_out
         if nested:
             named = ", ".join(sorted(nested)[:5])
             self.batch.warn(f"Left out of the commit, a git repository of its own: {named}")
-        paths = [path for path in git.dirty() if path not in keep_out | nested]
+        paths = [path for path in dirty if path not in keep_out | nested]
         if said := git.clear_stale_lock(needed=True):
             self.batch.warn(said)
         # The agent committed by itself, or nothing was left: the trailers still get their commit.

@@ -154,7 +154,7 @@ class Developing:
     def _nested(self, story: Story) -> str:
         """A repository that this story's agent made within ours: git would keep nothing of its files."""
         house, began = self.batch.house, self.documents.rows(Command.DEV_STORY, story)[0].started_at
-        new = (path for path in nested_repositories(house.git) if path not in self.batch.dirty_before)
+        new = (path for path in nested_repositories(house.git.dirty()) if path not in self.batch.dirty_before)
         return next((p for p in new if changed_at(house.project.root / p) >= began), "")
 
     async def _tidy(self, story: Story) -> None:

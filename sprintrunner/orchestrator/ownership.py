@@ -9,11 +9,9 @@ from .. import ours
 from ..errors import GitError, Refused
 from ..git import Git
 from ..ours import file_hash
+from ..recovery import SIGN_MS
 from ..store import BatchRow
 from .house import House
-
-#: How long after its last noted sign of life a server and its agents may have lived, in ms.
-_BEAT_MS = 20_000
 
 
 def hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
@@ -41,9 +39,9 @@ def changed_later(house: House, paths: Iterable[str], when: int) -> set[str]:
     return {path for path in named if changed_at(root / path) > when}
 
 
-def nested_repositories(git: Git) -> list[str]:
-    """Folders that are repositories of their own but no submodules: git lists no file of them."""
-    return [path for path in git.dirty() if path.endswith("/")]
+def nested_repositories(dirty: Iterable[str]) -> list[str]:
+    """Of what git calls changed the folders: repositories of their own, whose files it does not list."""
+    return [path for path in dirty if path.endswith("/")]
 
 
 def foreign_changes(house: House, latest: BatchRow | None) -> list[str]:
@@ -99,7 +97,7 @@ def _by_our_agent(git: Git, row: BatchRow) -> bool:
         return False
     lines = git.text("log", "--reverse", "--format=%H %ct", f"{row.base_head}..HEAD").splitlines()
     first, newest = lines[0].split()[0], max(int(line.split()[1]) for line in lines)
-    lived = (row.heartbeat_at or row.started_at) + _BEAT_MS
+    lived = (row.heartbeat_at or row.started_at) + SIGN_MS
     until = min(lived, row.ended_at) if row.ended_at else lived
     return git.carries_batch(first, row.id) and newest * 1000 <= until
 
