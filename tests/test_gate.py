@@ -170,8 +170,6 @@ def test_requests_of_foreign_pages_are_refused_everywhere(
     assert post(client, **headers).status_code == 403
     assert get(client, "/events", **headers).status_code == 403
     assert get(client, "/api/events/stream", **headers).status_code == 403
-    # A form of a foreign page is sent like a person's own.
-    assert post(client, Sec_Fetch_Mode="navigate", **headers).status_code == 403
     assert services.submit.taken == []  # type: ignore[attr-defined]
 
 
