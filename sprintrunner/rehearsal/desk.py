@@ -20,6 +20,8 @@ from .stream import Stream, text_block, tool_ids, tool_use
 
 BASH_TIMEOUT = 120.0  # seconds, the real CLI's default
 BASH_OUTPUT = 30_000  # characters, the real CLI's limit
+#: What ends the agent from outside.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Seconds a command takes at speed 1, and the steps over which they are spread.
 PACES = {
@@ -193,16 +195,7 @@ class Desk:
         return ran
 
     def _run(self, command: str) -> Ran:
-        argv = ["/bin/sh", "-c", command]
-        self.running = Popen(
-            argv,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            start_new_session=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        self.running = self._started(["/bin/sh", "-c", command])
         try:
             output, _ = self.running.communicate(timeout=BASH_TIMEOUT)
             code = self.running.returncode
@@ -211,6 +204,25 @@ class Desk:
             output, code = f"Command timed out after {BASH_TIMEOUT:.0f}s", 143
         self.running = None
         return Ran(code, output.rstrip("\n")[:BASH_OUTPUT])
+
+    def _started(self, argv: list[str]) -> Popen[str]:
+        """The started command. What may end us waits until it is known, or it would live on unseen."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+        try:
+            self.running = Popen(
+                argv,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=STDOUT,
+                start_new_session=True,
+                encoding="utf-8",
+                errors="replace",
+                # A child would inherit the mask; this program has one thread.
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
+            )
+            return self.running
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def kill_running(self) -> None:
         """End the Bash call that runs, with all of its own process group."""
