@@ -67,7 +67,9 @@ def test_one_story_goes_from_the_backlog_to_a_commit(make: Make) -> None:
     ended = made.run(ANTHROPIC_API_KEY="sk-ant-not-to-be-used", budget_usd_per_story=5)
     assert (ended.status, ended.stderr) == (0, "")
     rows = made.commands()
-    assert [(row.command, str(row.status)) for row in rows if row.agent == "claude"] == [
+    ran = [(row.command, str(row.status)) for row in rows if row.agent == "claude"]
+    ran[1:3] = sorted(ran[1:3])  # started together: either may be first
+    assert ran == [
         ("generate-project-context", "succeeded"),
         ("create-story", "succeeded"),
         ("create-story-discovery", "succeeded"),
